@@ -1,0 +1,63 @@
+"""What the stations send each other: the one page where the fields of the line's batches are explained.
+
+Scanner → worker, a batch of items in scan order:
+
+| tag     | fields                                             | meaning                                   |
+|---------|----------------------------------------------------|-------------------------------------------|
+| INSIDE  | folder path                                        | the folder of the names that follow       |
+| FILE    | name, record                                       | a regular file was listed                 |
+| LINK    | name, stat, target, record                         | a symbolic link                           |
+| SPECIAL | name, stat, record                                 | a fifo, socket or device; never opened    |
+| FOLDER  | path, stat, record                                 | a folder; its content follows             |
+| MISSING | path, kind                                         | in the state, not in the tree             |
+| PROBLEM | path, cause, severity                              | could not be read; nothing below it is    |
+| GONE    | path                                               | vanished between listing and opening      |
+
+`record` is a row of the state as a list (`Record`'s order) or None, `stat` a list in `Stat`'s order.
+
+Worker → committer, the results of a batch in the same order; what is unchanged is only counted:
+
+| tag       | fields                                                                         |
+|-----------|--------------------------------------------------------------------------------|
+| FOUND     | path, kind, stat, digest, target, unsettled, known, damage, staged, staged inode, warning |
+| UNCHANGED | path (only where somebody wants to see every one)                              |
+| MISSING, PROBLEM, GONE | as above                                                          |
+| FATAL     | cause: the backup side can't be written; the run stops                         |
+
+`known`: whether the state had a record. `damage`: None, `gone` or `changed`, of the stored file. `staged`:
+the name in `staging/`, or None. Both are MessagePack arrays; a frame's header carries the batch's number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+INSIDE, FILE, LINK, SPECIAL, FOLDER, MISSING, PROBLEM, GONE, FOUND, UNCHANGED, FATAL = range(11)
+
+encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+class Results(NamedTuple):
+    """A batch's figures and its results. files: regular files in it. unchanged: files and links alike."""
+
+    files: int
+    unchanged: int
+    specials: int
+    bytes_read: int
+    bytes_stored: int
+    items: list[list[Any]]
+
+
+def decode_items(payload: bytes | bytearray | memoryview) -> list[list[Any]]:
+    items: list[list[Any]] = _decode(payload)
+    return items
+
+
+_decode_results = msgspec.msgpack.Decoder(Results).decode
+
+
+def decode_results(payload: bytes | bytearray | memoryview) -> Results:
+    return _decode_results(payload)

@@ -1,0 +1,154 @@
+"""What is known about a path: the entry that the scanner found, the record that the state keeps.
+
+All are plain tuples, because a run handles millions of them; this page is where their fields are explained.
+"""
+
+from __future__ import annotations
+
+import stat
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import os
+
+
+class Kind(IntEnum):
+    """What lies at a path. Stored in the state: never renumber."""
+
+    FILE = 0
+    FOLDER = 1
+    LINK = 2
+    SPECIAL = 3
+
+    @property
+    def has_content(self) -> bool:
+        """Whether something of it is stored under a name of its own and can become a version."""
+        return self in (Kind.FILE, Kind.LINK)
+
+
+KIND_NAMES = {Kind.FILE: "file", Kind.FOLDER: "folder", Kind.LINK: "link", Kind.SPECIAL: "special"}
+
+
+class Area(IntEnum):
+    """Where a path's stored file lies. Stored in the state: never renumber."""
+
+    LIVE = 0
+    DUPLICATE = 1
+    DELETED = 2
+
+
+class Stat(NamedTuple):
+    """The part of `lstat` that matters. `mode` has the type bits; times in nanoseconds since 1970."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    size: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Stat:
+        return cls(
+            found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns,
+            signed64(found.st_ino), found.st_size,
+        )  # fmt: skip
+
+
+class Entry(NamedTuple):
+    """What was found at a path in the source, read and hashed.
+
+    digest: the hash of a file's bytes, None for other kinds. target: where a link points, None for others.
+    unsettled: it may have changed within the resolution of its time stamps, or changed while it was read;
+    the next run reads it again whatever `detect.trust` says.
+    """
+
+    path: bytes
+    kind: Kind
+    stat: Stat
+    digest: bytes | None
+    target: bytes | None
+    unsettled: bool
+
+
+class Record(NamedTuple):
+    """A path's current row in the state, in column order.
+
+    digest: None for a file means that its stored content was lost and must be stored again.
+    mode: with type bits; a folder whose mode is not applied yet has PENDING_MODE.
+    original: for a duplicate, the path that holds its content live.
+    number: the version number that the current content gets when it is archived; never goes back.
+    kept_versions: versions on disk that retention counts (pinned ones are not).
+    since_run: the run from which on this is the path's state.
+    """
+
+    path: bytes
+    kind: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    size: int
+    digest: bytes | None
+    target: bytes | None
+    area: int
+    original: bytes | None
+    number: int
+    kept_versions: int
+    since_run: int
+    unsettled: int
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the path was in the source when it was last looked at."""
+        return self.area != Area.DELETED
+
+
+PENDING_MODE = stat.S_IFDIR
+"""Mode of a folder's record between its making (0700) and its opening up after its content."""
+
+
+class VersionStatus(IntEnum):
+    """What became of a version. Stored in the state: never renumber."""
+
+    KEPT = 0
+    PRUNED = 1
+    LOST = 2
+
+
+class Version(NamedTuple):
+    """An older content of a path, in column order of the state's table.
+
+    ended_run: the run that pruned it or found it lost.
+    """
+
+    path: bytes
+    number: int
+    kind: int
+    size: int
+    digest: bytes | None
+    target: bytes | None
+    mtime_ns: int
+    pinned: int
+    status: int
+    ended_run: int | None
+
+
+def signed64(number: int) -> int:
+    """An unsigned 64-bit number (an inode) as SQLite's signed one."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def same_time(stored_ns: int, recorded_ns: int) -> bool:
+    """Whether a stored file's mtime is the recorded one, as far as its file system can tell.
+
+    Coarser file systems cut times to 100 ns (NTFS), 1 µs, 10 ms (exFAT), 1 s (ext3) or 2 s (FAT).
+    """
+    if stored_ns == recorded_ns:
+        return True
+    grains = (100, 1_000, 10_000_000, 1_000_000_000, 2_000_000_000)
+    return any(recorded_ns // grain * grain == stored_ns for grain in grains)

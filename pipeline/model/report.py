@@ -1,0 +1,89 @@
+"""What a run tells about itself while it works, and to whom.
+
+The core never prints. It calls one `Monitor`; the terminal, the JSON lines and the run log are monitors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from pipeline.model.errors import Problem
+from pipeline.model.plan import Action, Plan
+
+
+class RunInfo(NamedTuple):
+    """number: the run's number. started_ns: nanoseconds since 1970, UTC."""
+
+    number: int
+    started_ns: int
+    dry_run: bool
+
+
+class Progress(NamedTuple):
+    """How far the run is. Totals come from the state of the run before, or are None until the scan ends.
+
+    files_found: regular files listed. files_done, bytes_done: hashed (or found unchanged by their stat).
+    actions: decisions committed, without SKIP. phase: `scanning`, `hashing`, `finishing`.
+    """
+
+    files_found: int
+    files_done: int
+    files_total: int | None
+    bytes_done: int
+    bytes_total: int | None
+    actions: int
+    elapsed_s: float
+    phase: str
+
+
+@dataclass
+class Counts:
+    """The figures of a run. `by_action` counts files and links, not folders."""
+
+    files: int = 0
+    by_action: Counter[Action] = field(default_factory=Counter)
+    specials: int = 0
+    vanished: int = 0
+    excluded: int = 0
+    warnings: int = 0
+    errors: int = 0
+    bytes_read: int = 0
+    bytes_stored: int = 0
+
+    @property
+    def actions(self) -> int:
+        return sum(n for action, n in self.by_action.items() if action is not Action.SKIP)
+
+
+class Summary(NamedTuple):
+    """status: `ok`, `warnings`, `failed` or `interrupted`. run: None where none was begun."""
+
+    run: int | None
+    status: str
+    counts: Counts
+    seconds: float
+    dry_run: bool = False
+
+
+class Monitor(Protocol):
+    """Who watches a run. Calls come from one thread, in this order: started, then any of the middle ones,
+    then finished. `wants_skips` asks for a call per unchanged file, which costs time."""
+
+    wants_skips: bool
+
+    def started(self, run: RunInfo) -> None: ...
+
+    def progress(self, progress: Progress) -> None:
+        """Called a few times a second."""
+
+    def acted(self, plan: Plan) -> None:
+        """A plan was committed and carried out (in a dry run: was made), in plan order."""
+
+    def skipped(self, path: bytes) -> None:
+        """A file or link was unchanged. Only for monitors that want it."""
+
+    def problem(self, problem: Problem) -> None: ...
+
+    def finished(self, summary: Summary) -> None: ...

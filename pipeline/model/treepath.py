@@ -1,0 +1,78 @@
+"""The one place that knows what a path is: its form, its order, how it is shown.
+
+A tree path is `bytes`: the source's name and the components below it, joined by NUL. No name can hold a
+NUL, and NUL is the smallest byte, so plain comparison of two tree paths *is* scan order: depth first, names
+compared as bytes, a folder's content directly after the folder. The state database relies on the same order.
+
+In: names as the file system gives them. Out: tree paths, ranges over them, printable text.
+Guarantees: `shown` never holds a control character or a line break, whatever the name.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+SEPARATOR = b"\0"
+_LINE_BREAKERS = {"Cc", "Zl", "Zp", "Cs"}
+
+
+def is_name(name: bytes) -> bool:
+    """Whether `name` can be one component of a path."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def join(parent: bytes, name: bytes) -> bytes:
+    return parent + SEPARATOR + name
+
+
+def parent(path: bytes) -> bytes:
+    """The path of the folder that holds `path`; empty for a source's root."""
+    return path.rpartition(SEPARATOR)[0]
+
+
+def source_name(path: bytes) -> bytes:
+    return path.partition(SEPARATOR)[0]
+
+
+def relative(path: bytes) -> bytes:
+    """The path inside its source, components joined by `/`; empty for the source's root."""
+    return path.partition(SEPARATOR)[2].replace(SEPARATOR, b"/")
+
+
+def with_slashes(path: bytes) -> bytes:
+    """The whole path, the source's name first, components joined by `/`."""
+    return path.replace(SEPARATOR, b"/")
+
+
+def below(path: bytes) -> tuple[bytes, bytes]:
+    """The open range that holds exactly what lies below `path`: low < x < high."""
+    return path + b"\0", path + b"\1"
+
+
+def is_below(path: bytes, folder: bytes) -> bool:
+    return path.startswith(folder + SEPARATOR)
+
+
+def escaped(name: bytes) -> str:
+    """Text of a backup path or name that is safe in a terminal and always one line.
+
+    Control characters, backslashes, line separators and bytes that aren't UTF-8 become `\\xNN`.
+    """
+    text = name.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escape(c) if c == "\\" or unicodedata.category(c) in _LINE_BREAKERS else c for c in text)
+
+
+def _escape(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def text(path: bytes) -> str:
+    """The path inside its source as text that still holds every byte; whoever prints it escapes it."""
+    return relative(path).decode("utf-8", "surrogateescape")
+
+
+def shown(path: bytes) -> str:
+    """A tree path as people see it: `docs/one.txt`, escaped."""
+    return escaped(with_slashes(path))
