@@ -1,0 +1,1 @@
+"""What touches the backup root: the state database, staged file operations, recovery, the lock."""

@@ -1,0 +1,202 @@
+"""Opening a backup: its own folder, its lock, its state.
+
+In: the backup root's path. Out: an open `Backup`, or for a dry run a `Scratch` that leaves no trace.
+Guarantees: nothing is made, moved or swept before it is sure that the root is empty or ours; the program's
+own folders are 0700 and never links; a dry run works on a copy of the state outside the backup.
+Fails with `StateError` (not ours, or no valid state), `LockedError`, `BackupSideError`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.layout import OWN_FOLDER
+from pipeline.model.errors import BackupSideError, StateError
+from pipeline.store import lock
+from pipeline.store.folders import FOLDER_FLAGS
+from pipeline.store.reading import Readable, connect_reader
+from pipeline.store.state import (
+    REBUILD_ADVICE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    State,
+    connect_writer,
+    translated_errors,
+)
+from pipeline.store.system import backup_side_errors
+
+STATE_NAME = "state.db"
+_OWN_FOLDERS = (b"staging", b"quarantine")
+
+
+class Backup(NamedTuple):
+    """An open backup. Handles are None in a dry run, where nothing may be written.
+
+    root: the resolved path, None where there is no backup yet. state_path: the database that others may read.
+    """
+
+    root: Path | None
+    state: State
+    state_path: Path
+    root_handle: int | None = None
+    staging_handle: int | None = None
+    quarantine_handle: int | None = None
+
+
+@contextmanager
+def open_backup(root: Path, now_ns: int) -> Iterator[Backup]:
+    """For a run that writes. Holds the lock until the end."""
+    with ExitStack() as cleanup, translated_errors():
+        with backup_side_errors():
+            backup = _open_for_writing(cleanup, root, now_ns)
+        yield backup
+
+
+def _open_for_writing(cleanup: ExitStack, root: Path, now_ns: int) -> Backup:
+    _refuse_foreign(root)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = root.resolve()
+    root_handle = _open(cleanup, os.fsencode(root), None)
+    own = _own_folder(cleanup, OWN_FOLDER, root_handle)
+    cleanup.callback(os.close, lock.acquire(own, now_ns))
+    staging, quarantine = (_own_folder(cleanup, name, own) for name in _OWN_FOLDERS)
+    path = root / os.fsdecode(OWN_FOLDER) / STATE_NAME
+    _refuse_links(own)
+    state = State(_connect(path, root))
+    cleanup.callback(state.close)
+    return Backup(root, state, path, root_handle, staging, quarantine)
+
+
+@contextmanager
+def open_scratch(root: Path) -> Iterator[Backup]:
+    """For a dry run: a copy of the state in a temporary folder; the backup itself is only read."""
+    with ExitStack() as cleanup, translated_errors():
+        _refuse_foreign(root)
+        folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="backup-dry-run-"))
+        path = Path(folder) / STATE_NAME
+        stored = root / os.fsdecode(OWN_FOLDER) / STATE_NAME
+        if _is_fresh(root):
+            state = State(_with_schema(connect_writer(path)))
+            cleanup.callback(state.close)
+            yield Backup(root.resolve() if root.exists() else None, state, path)
+            return
+        own = _open(cleanup, OWN_FOLDER, _open(cleanup, os.fsencode(root), None))
+        held = lock.acquire_for_reading(own)
+        if held is not None:
+            cleanup.callback(os.close, held)
+        source = connect_reader(stored)
+        cleanup.callback(source.close)
+        check_version(source)
+        connection = sqlite3.connect(path)
+        source.backup(connection)
+        connection.close()
+        state = State(connect_writer(path))
+        cleanup.callback(state.close)
+        yield Backup(root.resolve(), state, path)
+
+
+def _open(cleanup: ExitStack, name: bytes, parent: int | None) -> int:
+    handle = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+    cleanup.callback(os.close, handle)
+    return handle
+
+
+def _own_folder(cleanup: ExitStack, name: bytes, parent: int) -> int:
+    """A folder of the program's own, made where it is missing."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise BackupSideError(
+                f"{os.fsdecode(name)} in the backup is not a folder", "Move it away, then run again."
+            ) from None
+    handle = _open(cleanup, name, parent)
+    os.fchmod(handle, 0o700)
+    return handle
+
+
+def _is_fresh(root: Path) -> bool:
+    """Whether no run has stored anything yet: no root, an empty one, or a first run that was cut at once.
+
+    A staging that isn't empty belongs to a state that was there and is lost.
+    """
+    if not root.exists():
+        return True
+    own = root / os.fsdecode(OWN_FOLDER)
+    state = own / STATE_NAME
+    if state.exists() and not _is_without_schema(state):
+        return False
+    if any(entry.name != os.fsdecode(OWN_FOLDER) for entry in root.iterdir()):
+        return False
+    staging = own / "staging"
+    return not staging.exists() or not any(staging.iterdir())
+
+
+def _is_without_schema(state: Path) -> bool:
+    """A database that was never given its tables: they come in one transaction."""
+    if state.stat().st_size == 0:
+        wal = state.with_name(state.name + "-wal")
+        return not wal.exists() or wal.stat().st_size == 0
+    connection = connect_reader(state)
+    try:
+        return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_master").fetchone()[0])
+    except sqlite3.DatabaseError:
+        return False
+    finally:
+        connection.close()
+
+
+def _refuse_foreign(root: Path) -> None:
+    """A root that isn't empty needs a valid state; without one, nothing in it is touched."""
+    if root.exists() and not root.is_dir():
+        raise BackupSideError(f"backup_root {root} is not a folder", "Choose another backup_root.")
+    state = root / os.fsdecode(OWN_FOLDER) / STATE_NAME
+    if not _is_fresh(root) and not state.is_file():
+        raise StateError(
+            f"backup_root {root} is not empty and has no .pipeline/state.db",
+            f"{REBUILD_ADVICE} A folder that is no backup can't be used as backup_root.",
+        )
+
+
+def _refuse_links(own: int) -> None:
+    for name in (STATE_NAME, STATE_NAME + "-wal", STATE_NAME + "-shm"):
+        try:
+            found = os.stat(name, dir_fd=own, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            raise StateError(f".pipeline/{name} is not a regular file", REBUILD_ADVICE)
+
+
+def _connect(path: Path, root: Path) -> sqlite3.Connection:
+    fresh = _is_fresh(root)
+    connection = connect_writer(path)
+    os.chmod(path, 0o600)
+    if fresh:
+        return _with_schema(connection)
+    check_version(connection)
+    return connection
+
+
+def _with_schema(connection: sqlite3.Connection) -> sqlite3.Connection:
+    connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    return connection
+
+
+def check_version(connection: Readable) -> None:
+    """Raises StateError for a database that is not a state of this program's form."""
+    version = connection.execute("PRAGMA user_version").fetchall()[0][0]
+    if version > SCHEMA_VERSION:
+        raise StateError(
+            f"state.db has form {version}, this program knows form {SCHEMA_VERSION}",
+            "Use the newer version of this program that made it.",
+        )
+    if version != SCHEMA_VERSION:
+        raise StateError("state.db has no valid form", REBUILD_ADVICE)

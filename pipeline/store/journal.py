@@ -1,0 +1,280 @@
+"""The journal: executes plans in groups, so that a cut at any instant leaves what recovery can finish.
+
+In: plans, with the staged files of their contents. Out: stored files and state that agree.
+
+The write order of a group, and why (promises 1, 2, 5):
+
+1. *Stage.* Every input of an operation has a name in `staging/`: the workers wrote new contents there, old
+   ones get a second name. So nothing that is renamed or unlinked later can be the only name of a content.
+2. *Barrier.* `syncfs`: the staged bytes, and the renames of the group before, are on the disk. Without it, a
+   file system may write a rename before the bytes, and a power cut leaves an empty file under a good name.
+3. *One transaction*: the group before is forgotten, this group's state and intents are written. Its commit is
+   the instant at which the group counts.
+4. *Apply*: the renames. A cut from here on is finished by `recover`, which does all intents again.
+
+A group closes by count, bytes or age, and before a plan that touches a name that the open group touches.
+With `durability = "fast"` step 2 is left out; the order of the rest is enough against killed processes.
+Fails with BackupSideError where the backup side can't be written; then the open group is as if never begun.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pipeline.model.errors import Problem
+from pipeline.model.plan import (
+    Archive,
+    DeleteVersion,
+    MakeFolder,
+    Move,
+    OpenFolder,
+    Pin,
+    Plan,
+    Remove,
+    RemoveFolder,
+    SetMetadata,
+    Step,
+    Store,
+)
+from pipeline.model.record import Kind, Record, Stat, Version
+from pipeline.store import system
+from pipeline.store.files import StoredFiles
+from pipeline.store.operation import (
+    Describe,
+    Identity,
+    MakePrivate,
+    Mark,
+    OpenUp,
+    Operation,
+    Place,
+    RemoveEmpty,
+)
+from pipeline.store.operation import Remove as RemoveName
+from pipeline.store.staging import Adopted, Damaged, Expected, Staged, Staging, permissions
+from pipeline.store.state import State
+from pipeline.store.system import backup_side_errors
+
+GROUP_OPERATIONS = 4096
+GROUP_BYTES = 256 << 20
+GROUP_AGE_S = 5.0
+_GROUP_EVENTS = 16_384
+
+Event = Plan | bytes | Problem
+"""What happened, in plan order: a plan, the path of something unchanged, or a problem."""
+
+
+class Barrier:
+    """Step 2 of the protocol. Opened at the start, so that it also reports writes that failed later."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+
+    def __call__(self) -> None:
+        """Raises OSError; it is never tried again, since the kernel reports a lost write only once."""
+        system.sync_file_system(self._root)
+
+
+class Journal:
+    """emit: called with each event after its group was carried out. dry_run: plans change the (scratch)
+    state and are emitted, nothing else happens. inspect: whether a dry run looks at stored files."""
+
+    def __init__(
+        self,
+        state: State,
+        staging: Staging,
+        files: StoredFiles,
+        barrier: Callable[[], None],
+        run: int,
+        emit: Callable[[Event], None],
+        dry_run: bool = False,
+        inspect: bool = True,
+    ) -> None:
+        self._state = state
+        self._staging = staging
+        self._files = files
+        self._barrier = barrier
+        self._run = run
+        self._emit = emit
+        self._dry_run = dry_run
+        self._inspect = inspect
+        self._events: list[tuple[Event, list[Operation]]] = []
+        self._names: set[bytes] = set()
+        self._operations = 0
+        self._bytes = 0
+        self._opened_s = 0.0
+        self._pending = False  # whether the state has intents that are not known to be on the disk
+        self._lost: list[Place] = []
+
+    # -- the open group -----------------------------------------------------------------------------------
+
+    def execute(self, plan: Plan, new: Staged | None = None) -> None:
+        """Put a plan into the group. Raises Damaged, before anything is changed, where a stored file that it
+        needs isn't what the state says: then another plan is needed."""
+        names = _names_of(plan)
+        if self._names and not self._names.isdisjoint(names):
+            self.close_group()
+        with backup_side_errors():
+            operations = self._stage(plan, new)
+        self._state.write(plan, self._run)
+        if not self._events:
+            self._opened_s = time.monotonic()
+        self._events.append((plan, operations))
+        self._names.update(names)
+        self._operations += len(operations)
+        self._bytes += new.identity.size if new is not None else 0
+        self._close_if_full()
+
+    def note(self, event: Event) -> None:
+        """Something that changes nothing, emitted in its turn."""
+        if self._events:
+            self._events.append((event, []))
+            self._close_if_full()
+        else:
+            self._emit(event)
+
+    def close_if_old(self) -> None:
+        """Called now and then, so that no group stays open while the line is at something large."""
+        if self._events:
+            self._close_if_full()
+
+    def _close_if_full(self) -> None:
+        if (
+            self._operations >= GROUP_OPERATIONS
+            or self._bytes >= GROUP_BYTES
+            or len(self._events) >= _GROUP_EVENTS
+            or time.monotonic() - self._opened_s >= GROUP_AGE_S
+        ):
+            self.close_group()
+
+    def close_group(self) -> None:
+        """Steps 2 to 4."""
+        events, self._events = self._events, []
+        operations = [operation for _, group in events for operation in group]
+        self._names, self._operations, self._bytes = set(), 0, 0
+        if self._dry_run:
+            self._state.commit()
+            for event, _ in events:
+                self._emit(event)
+            return
+        with backup_side_errors():
+            if operations:
+                self._barrier()
+                self._state.replace_intents(operations)
+                self._pending = True
+            self._state.commit()
+            for event, group in events:
+                self._lost += self._files.apply(group)
+                self._emit(event)
+                for problem in self._files.take_problems():
+                    self._emit(problem)
+
+    def take_lost(self) -> list[Place]:
+        """The placements, since this was asked last, whose content was gone before it got its name."""
+        lost, self._lost = self._lost, []
+        return lost
+
+    def settle(self) -> None:
+        """After the last group: its renames are on the disk too, and no intent is left. Not yet committed."""
+        if self._pending:
+            with backup_side_errors():
+                self._barrier()
+            self._state.replace_intents([])
+            self._pending = False
+
+    # -- step 1: from a plan's steps to operations --------------------------------------------------------
+
+    def _stage(self, plan: Plan, new: Staged | None) -> list[Operation]:
+        operations: list[Operation] = []
+        names: list[bytes] = []
+        old: Adopted | None = None
+        try:
+            for step in plan.steps:
+                if isinstance(step, Archive | Move):
+                    old = self._adopt(step.at, plan)
+                    names.append(old.name)
+                    number = plan.archived.number if plan.archived is not None else 0
+                    operations.append(
+                        Place(old.name, step.to, old.identity, plan.path, number, None, step.at)
+                    )
+                    if isinstance(step, Move):
+                        operations.append(RemoveName(step.at, old.origin))
+                elif not self._dry_run:
+                    operations += self._operations_of(step, plan, new, old)
+        except Damaged:
+            if not self._dry_run:
+                for name in names:
+                    self._staging.discard(name)
+            raise
+        return operations if not self._dry_run else []
+
+    def _adopt(self, at: bytes, plan: Plan) -> Adopted:
+        assert plan.before is not None, "only what is stored is archived or moved"
+        expected = _expected(plan.before)
+        if not self._dry_run:
+            return self._staging.adopt(at, expected)
+        # What this dry run "has done" itself isn't there to be looked at.
+        if self._inspect and plan.before.since_run != self._run:
+            self._staging.inspect(at, expected)
+        nothing = Identity(0, expected.size, expected.digest, expected.target)
+        return Adopted(b"", nothing, nothing)
+
+    def _operations_of(
+        self, step: Step, plan: Plan, new: Staged | None, old: Adopted | None
+    ) -> list[Operation]:
+        record = plan.record
+        match step:
+            case Store(to, replaces):
+                staged = new if new is not None else self._new_link(plan)
+                replaced = old.origin if replaces and old is not None else None
+                return [Place(staged.name, to, staged.identity, plan.path, 0, replaced)]
+            case Remove(at):
+                assert old is not None, "an Archive of the same plan comes first"
+                return [RemoveName(at, old.origin)]
+            case MakeFolder(at):
+                return [MakePrivate(at)]
+            case OpenFolder(at, mode, uid, gid):
+                return [OpenUp(at, mode, uid, gid)]
+            case RemoveFolder(at):
+                return [RemoveEmpty(at)]
+            case SetMetadata(at):
+                inode = old.identity.inode if old is not None else self._staging.inode(at)
+                return [
+                    Describe(
+                        at, inode, record.kind == Kind.LINK, permissions(record.mode),
+                        record.uid, record.gid, record.mtime_ns,
+                    )
+                ]  # fmt: skip
+            case DeleteVersion(at, mark):
+                assert plan.archived is not None, "retention names the version that goes"
+                gone = RemoveName(at, self._staging.identify(at, _expected(plan.archived)))
+                return [gone] if mark is None else [Mark(mark), gone]
+            case Pin(at):
+                return [Mark(at)]
+            case _:
+                raise AssertionError(f"{step} is handled where contents are adopted")
+
+    def _new_link(self, plan: Plan) -> Staged:
+        record = plan.record
+        assert record.target is not None, "a file's content comes staged from a worker"
+        found = Stat(
+            record.mode, record.uid, record.gid, record.mtime_ns, record.ctime_ns, record.inode, record.size
+        )
+        return self._staging.new_link(record.target, found)
+
+
+def _expected(known: Record | Version) -> Expected:
+    return Expected(known.kind, known.size, known.digest, known.target, known.mtime_ns)
+
+
+def _names_of(plan: Plan) -> list[bytes]:
+    """The stored names that a plan makes, frees or looks at. Opening a folder up needs none."""
+    names: list[bytes] = []
+    for step in plan.steps:
+        if isinstance(step, Archive | Move):
+            names += (step.at, step.to)
+        elif isinstance(step, Store):
+            names.append(step.to)
+        elif not isinstance(step, OpenFolder):
+            names.append(step.at)
+    return names

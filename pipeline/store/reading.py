@@ -1,0 +1,112 @@
+"""Reading the state from outside of the run that writes it: the scanner, and whoever looks at a backup.
+
+In: the database's path. Out: rows, in key ranges. Guarantees: nothing is written, no lock is taken, and no
+statement stays open, so memory stays flat and the writer can empty its WAL. Fails with SQLite's errors.
+
+Where no writer has left a WAL, the database is opened as immutable, so that not even SQLite's own files
+appear beside it, also on a read-only disk. Nobody promises, though, that no writer begins meanwhile; so each
+piece that was read that way is only used if the database is untouched afterwards, and read again if not.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from pipeline.model.record import Record, Version
+
+RANGE_ROWS = 2_000
+RECORD_COLUMNS = ", ".join(Record._fields)
+_RANGE = f"SELECT {RECORD_COLUMNS} FROM files WHERE path > ? AND path < ? ORDER BY path LIMIT {RANGE_ROWS}"
+_FROM = f"SELECT {RECORD_COLUMNS} FROM files WHERE path >= ? AND path < ? ORDER BY path LIMIT {RANGE_ROWS}"
+
+Row = tuple[Any, ...]
+
+
+class Fetched(Protocol):
+    def fetchall(self) -> list[Any]: ...
+
+
+class Readable(Protocol):
+    """A connection, or a `Reader`."""
+
+    def execute(self, query: str, values: Any = (), /) -> Fetched: ...
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that can't write. Where no writer has left a WAL, nothing at all is made beside it."""
+    wal = path.with_name(path.name + "-wal")
+    mode = "mode=ro" if wal.exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+
+
+class _Rows(NamedTuple):
+    rows: list[Row]
+
+    def fetchall(self) -> list[Row]:
+        return self.rows
+
+
+class Reader:
+    """A reading connection that notices when a writer begins. Each answer is consistent in itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wal = path.with_name(path.name + "-wal")
+        self._open()
+
+    def _open(self) -> None:
+        self._is_immutable = not self._wal.exists()
+        self._seen = self._look()
+        self._connection = connect_reader(self._path)
+
+    def _look(self) -> tuple[int, int, int]:
+        found = self._path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def execute(self, query: str, values: Any = (), /) -> _Rows:
+        while True:
+            try:
+                rows = self._connection.execute(query, values).fetchall()
+            except sqlite3.DatabaseError:
+                if not self._is_disturbed():
+                    raise
+            else:
+                if not self._is_disturbed():
+                    return _Rows(rows)
+            self._connection.close()
+            self._open()
+
+    def _is_disturbed(self) -> bool:
+        return self._is_immutable and (self._wal.exists() or self._look() != self._seen)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def read_range(
+    state: Readable, low: bytes, high: bytes, *, with_low: bool = False
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of `files` with low < path < high, in scan order, a bounded piece at a time.
+
+    with_low: low itself belongs to the range.
+    """
+    rows = state.execute(_FROM if with_low else _RANGE, (low, high)).fetchall()
+    yield from rows
+    while len(rows) == RANGE_ROWS:
+        rows = state.execute(_RANGE, (rows[-1][0], high)).fetchall()
+        yield from rows
+
+
+def read_versions(state: Readable, low: bytes, high: bytes) -> Iterator[Version]:
+    """The versions of the paths with low < path < high, in order, a bounded number of paths at a time."""
+    last = (low, 1 << 62)
+    query = (
+        "SELECT * FROM versions WHERE (path, number) > (?, ?) AND path < ?"
+        f" ORDER BY path, number LIMIT {RANGE_ROWS}"
+    )
+    while rows := state.execute(query, (*last, high)).fetchall():
+        yield from map(Version._make, rows)
+        last = (rows[-1][0], rows[-1][1])

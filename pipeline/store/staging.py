@@ -1,0 +1,207 @@
+"""Staging: where bytes are written, and old contents get a second name, before a final name is given.
+
+In: buffers to write, stored files to adopt. Out: names in `.pipeline/staging/` and what they are.
+Guarantees: a staged name is made exclusively (0600, in a folder of 0700), never followed if it is a link, and
+has its final metadata before it can get a final name. Nothing here touches a final name. Fails with OSError
+where the backup side can't be written, with `Damaged` where a stored file isn't what the state says.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from pipeline.model.record import Kind, Stat, same_time, signed64
+from pipeline.store.files import change_owner, describe
+from pipeline.store.folders import Folders, split
+from pipeline.store.operation import Identity
+
+_NO_HARD_LINK = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_COPY_BYTES = 1 << 20
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Damaged(Exception):
+    """A stored file is gone, or is no longer what was stored. `how`: `gone` or `changed`."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
+
+
+class Staged(NamedTuple):
+    """A name in staging and the file that it names."""
+
+    name: bytes
+    identity: Identity
+
+
+class Adopted(NamedTuple):
+    """A name in staging for a stored file. origin: the identity of the file under its stored name."""
+
+    name: bytes
+    identity: Identity
+    origin: Identity
+
+
+class Expected(NamedTuple):
+    """What a stored file should be, by the state."""
+
+    kind: int
+    size: int
+    digest: bytes | None
+    target: bytes | None
+    mtime_ns: int
+
+
+def permissions(mode: int) -> int:
+    """The mode of a stored file: as in the source, but nothing in a backup runs with somebody's rights."""
+    return stat.S_IMODE(mode) & 0o1777
+
+
+class StagingFile:
+    """One file that is being written to staging."""
+
+    def __init__(self, folder: int, name: bytes) -> None:
+        self._folder = folder
+        self.name = name
+        self._handle = os.open(name, _CREATE, 0o600, dir_fd=folder)
+
+    def write(self, data: memoryview) -> None:
+        while data:
+            data = data[os.write(self._handle, data) :]
+
+    def finish(self, found: Stat) -> int:
+        """Give it its metadata and close it. Returns its inode."""
+        try:
+            change_owner(found.uid, found.gid, handle=self._handle)
+            os.fchmod(self._handle, permissions(found.mode))
+            os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
+            return signed64(os.fstat(self._handle).st_ino)
+        finally:
+            os.close(self._handle)
+
+    def discard(self) -> None:
+        os.close(self._handle)
+        os.unlink(self.name, dir_fd=self._folder)
+
+
+def damage_of(folders: Folders, at: bytes, expected: Expected) -> str | None:
+    """What is wrong with a stored file, as far as its name, kind, size and mtime tell: the quick look."""
+    try:
+        _look(folders, at, expected)
+    except Damaged as damaged:
+        return damaged.how
+    return None
+
+
+def _look(folders: Folders, at: bytes, expected: Expected) -> os.stat_result:
+    folder, name = split(at)
+    try:
+        parent = folders.at(folder)
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(found.st_mode) else None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Damaged("gone") from error
+    if expected.kind == Kind.LINK:
+        if target != expected.target:
+            raise Damaged("changed")
+    elif (
+        not stat.S_ISREG(found.st_mode)
+        or found.st_size != expected.size
+        or not same_time(found.st_mtime_ns, expected.mtime_ns)
+    ):
+        raise Damaged("changed")
+    return found
+
+
+def _identity(found: os.stat_result, expected: Expected) -> Identity:
+    return Identity(signed64(found.st_ino), expected.size, expected.digest, expected.target)
+
+
+class Staging:
+    """The parent's side of staging. `folder` is the handle of `.pipeline/staging/`."""
+
+    def __init__(self, folder: int, folders: Folders) -> None:
+        self._folder = folder
+        self._folders = folders
+        self._next = 0
+
+    def _new_name(self) -> bytes:
+        self._next += 1
+        return b"p-%x" % self._next
+
+    def adopt(self, at: bytes, expected: Expected) -> Adopted:
+        """A second name for a stored file, so that it survives whatever happens to the first one.
+
+        Where the file system has no hard links, it is a copy. Raises Damaged.
+        """
+        folder, name = split(at)
+        found = _look(self._folders, at, expected)
+        staged, parent = self._new_name(), self._folders.at(folder)
+        try:
+            os.link(name, staged, src_dir_fd=parent, dst_dir_fd=self._folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINK:
+                raise
+            self._copy(name, parent, staged, expected, Stat.of(found))
+        # Looked at again under the name that nobody else knows: what is adopted is what was looked at.
+        adopted = os.stat(staged, dir_fd=self._folder, follow_symlinks=False)
+        if stat.S_IFMT(adopted.st_mode) != stat.S_IFMT(found.st_mode) or adopted.st_size != found.st_size:
+            self.discard(staged)
+            raise Damaged("changed")
+        return Adopted(staged, _identity(adopted, expected), _identity(found, expected))
+
+    def _copy(self, name: bytes, parent: int, staged: bytes, expected: Expected, found: Stat) -> None:
+        if expected.target is not None:
+            os.symlink(expected.target, staged, dir_fd=self._folder)
+            describe(self._folder, staged, True, 0, found.uid, found.gid, found.mtime_ns)
+            return
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        source, copy = os.open(name, flags, dir_fd=parent), StagingFile(self._folder, staged)
+        try:
+            while piece := os.read(source, _COPY_BYTES):
+                copy.write(memoryview(piece))
+        finally:
+            os.close(source)
+            copy.finish(found)
+
+    def inspect(self, at: bytes, expected: Expected) -> None:
+        """What `adopt` would find, without doing it. Raises Damaged."""
+        _look(self._folders, at, expected)
+
+    def identify(self, at: bytes, expected: Expected) -> Identity:
+        """The identity of a stored file that is to go, or one that matches nothing if it isn't that."""
+        try:
+            return _identity(_look(self._folders, at, expected), expected)
+        except Damaged:
+            return Identity(0, expected.size, expected.digest, expected.target)
+
+    def inode(self, at: bytes) -> int:
+        """The inode of a stored file. Raises Damaged."""
+        folder, name = split(at)
+        try:
+            found = os.stat(name, dir_fd=self._folders.at(folder), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Damaged("gone") from error
+        return signed64(found.st_ino)
+
+    def new_link(self, target: bytes, found: Stat) -> Staged:
+        """A symbolic link with its final metadata."""
+        staged = self._new_name()
+        os.symlink(target, staged, dir_fd=self._folder)
+        describe(self._folder, staged, True, 0, found.uid, found.gid, found.mtime_ns)
+        inode = signed64(os.stat(staged, dir_fd=self._folder, follow_symlinks=False).st_ino)
+        return Staged(staged, Identity(inode, found.size, None, target))
+
+    def discard(self, name: bytes) -> None:
+        os.unlink(name, dir_fd=self._folder)
+
+    def sweep(self) -> None:
+        """Unlink what a cut run, or a replaced worker, has left. Only when no intent needs it any more."""
+        with os.scandir(self._folder) as entries:
+            names = [os.fsencode(entry.name) for entry in entries]
+        for name in names:
+            os.unlink(name, dir_fd=self._folder)

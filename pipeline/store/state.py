@@ -1,0 +1,295 @@
+"""The state: one SQLite database, the index of the backup and the journal's home.
+
+In: records, versions, operations, as the committer decides them. Out: the same, in scan order.
+Guarantees: one writing connection, WAL, `synchronous=FULL`, so a commit survives a power cut and a kill
+leaves the state of the last commit (promise 5). Everything that is written between two commits is visible to
+this connection at once, so the planner sees what the run has already decided. Reads go in key ranges: no
+statement stays open, so the WAL can be emptied and memory stays flat (promise 6).
+Fails with SQLite's own errors, which `translated_errors` turns into `StateError` (damaged) or
+`BackupSideError` (can't be written) at the one place where the engine opens the state.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.layout import SourcePlace
+from pipeline.model.errors import BackupSideError, StateError
+from pipeline.model.plan import Plan
+from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
+from pipeline.store import operation
+from pipeline.store.operation import Operation
+from pipeline.store.reading import RANGE_ROWS, RECORD_COLUMNS, read_range
+
+SCHEMA_VERSION = 1
+REBUILD_ADVICE = (
+    "Nothing was touched. If a state.db of this backup exists elsewhere, put it back;"
+    " otherwise `python -m pipeline rebuild` makes a new one from the files."
+)
+
+SCHEMA = """
+CREATE TABLE settings (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
+CREATE TABLE sources (name BLOB PRIMARY KEY, at_root INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY, started_ns INTEGER NOT NULL, ended_ns INTEGER, status TEXT NOT NULL,
+    durability TEXT NOT NULL, boot_id TEXT NOT NULL, counts TEXT);
+CREATE TABLE files (
+    path BLOB PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+    size INTEGER NOT NULL, digest BLOB, target BLOB, area INTEGER NOT NULL, original BLOB,
+    number INTEGER NOT NULL, kept_versions INTEGER NOT NULL, since_run INTEGER NOT NULL,
+    unsettled INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX files_live ON files (digest) WHERE area = 0 AND digest IS NOT NULL;
+CREATE INDEX files_duplicates ON files (path, original) WHERE area = 1;
+CREATE INDEX files_kept_versions ON files (kept_versions) WHERE kept_versions > 0;
+CREATE TABLE history (
+    path BLOB NOT NULL, from_run INTEGER NOT NULL, to_run INTEGER NOT NULL, kind INTEGER NOT NULL,
+    mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    size INTEGER NOT NULL, digest BLOB, target BLOB, number INTEGER NOT NULL,
+    PRIMARY KEY (path, from_run)) WITHOUT ROWID;
+CREATE TABLE versions (
+    path BLOB NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB,
+    target BLOB, mtime_ns INTEGER NOT NULL, pinned INTEGER NOT NULL, status INTEGER NOT NULL,
+    ended_run INTEGER, PRIMARY KEY (path, number)) WITHOUT ROWID;
+CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operation BLOB NOT NULL);
+"""
+
+# `number` in `history` and `files` names a content of the path: the version number that it has, or will get.
+# So a content's place follows from the path's current record and from `versions`, and a METADATA action, or
+# a move between the areas, never has to touch the history.
+
+_WRITE_RECORD = f"REPLACE INTO files VALUES ({', '.join('?' * len(Record._fields))})"
+_WRITE_VERSION = f"REPLACE INTO versions VALUES ({', '.join('?' * len(Version._fields))})"
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """SQLite's errors as ours: what can't be written is the disk's matter, what can't be read the state's."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise BackupSideError(f"can't use state.db: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StateError(f"state.db is damaged: {error}", REBUILD_ADVICE) from error
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """The one writing connection. Also a `fast` run syncs its commits: a rename must never be on the disk
+    before the transaction that explains it."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -16384")
+    return connection
+
+
+def source_places(sources: Iterable[tuple[bytes, bool]]) -> dict[bytes, SourcePlace]:
+    """The places of sources, given as name and whether it lies at the root. Only that one has siblings."""
+    sources = list(sources)
+    siblings = frozenset(name for name, at_root in sources if not at_root)
+    return {
+        name: SourcePlace(name, bool(at_root), siblings if at_root else frozenset())
+        for name, at_root in sources
+    }
+
+
+class State:
+    """The state as the committer and the engine see it. `connection` is this object's from now on."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._open = False
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # -- transactions -------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if not self._open:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._open = True
+
+    def commit(self) -> None:
+        if self._open:
+            self._connection.execute("COMMIT")
+            self._open = False
+
+    def rollback(self) -> None:
+        if self._open:
+            self._connection.rollback()
+            self._open = False
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def record(self, path: bytes) -> Record | None:
+        query = f"SELECT {RECORD_COLUMNS} FROM files WHERE path = ?"
+        row = self._connection.execute(query, (path,)).fetchone()
+        return Record._make(row) if row is not None else None
+
+    def live_at(self, digest: bytes, size: int, other_than: bytes) -> bytes | None:
+        """The first path in scan order, but `other_than`, that holds the content at its live place."""
+        query = (
+            "SELECT path FROM files WHERE digest = ? AND area = 0 AND size = ? AND path != ? ORDER BY path"
+        )
+        row = self._connection.execute(query, (digest, size, other_than)).fetchone()
+        return row[0] if row is not None else None
+
+    def records(self, low: bytes, high: bytes) -> Iterator[Record]:
+        """The records with low < path < high in scan order. They may be written while this is read."""
+        return map(Record._make, read_range(self._connection, low, high))
+
+    def deleted_in(self, low: bytes, high: bytes) -> list[Record]:
+        """A bounded number of deleted paths in a range whose stored files lie in `_deleted/`."""
+        query = (
+            f"SELECT {RECORD_COLUMNS} FROM files WHERE path > ? AND path < ? AND area = {Area.DELETED:d}"
+            f" AND (digest IS NOT NULL OR target IS NOT NULL) ORDER BY path LIMIT {RANGE_ROWS}"
+        )
+        return [Record._make(row) for row in self._connection.execute(query, (low, high))]
+
+    def count_present(self, low: bytes, high: bytes) -> int:
+        """How many files and links that are in the source lie in a range."""
+        query = (
+            "SELECT count(*) FROM files WHERE path > ? AND path < ?"
+            f" AND area != {Area.DELETED:d} AND kind IN ({Kind.FILE:d}, {Kind.LINK:d})"
+        )
+        return int(self._connection.execute(query, (low, high)).fetchone()[0])
+
+    def has_present(self, low: bytes, high: bytes) -> bool:
+        query = f"SELECT 1 FROM files WHERE path > ? AND path < ? AND area != {Area.DELETED:d} LIMIT 1"
+        return self._connection.execute(query, (low, high)).fetchone() is not None
+
+    def has_any(self, low: bytes, high: bytes) -> bool:
+        query = "SELECT 1 FROM files WHERE path >= ? AND path < ? LIMIT 1"
+        return self._connection.execute(query, (low, high)).fetchone() is not None
+
+    def orphaned_duplicates(self, after: bytes) -> list[Record]:
+        """A bounded number of duplicates, in scan order, whose original is no longer a file in the source."""
+        columns = ", ".join(f"d.{name}" for name in Record._fields)
+        query = (
+            f"SELECT {columns} FROM files AS d WHERE d.area = {Area.DUPLICATE:d} AND d.path > ?"
+            " AND NOT EXISTS (SELECT 1 FROM files AS o WHERE o.path = d.original"
+            f" AND o.area != {Area.DELETED:d} AND o.kind = {Kind.FILE:d}) ORDER BY d.path LIMIT {RANGE_ROWS}"
+        )
+        return [Record._make(row) for row in self._connection.execute(query, (after,))]
+
+    def with_more_versions(self, limit: int, after: bytes) -> list[Record]:
+        """A bounded number of paths, in scan order, with more than `limit` counted versions."""
+        query = (
+            f"SELECT {RECORD_COLUMNS} FROM files WHERE path IN (SELECT path FROM files"
+            " WHERE kept_versions > ? AND kept_versions > 0) AND path > ?"
+            f" ORDER BY path LIMIT {RANGE_ROWS}"
+        )
+        return [Record._make(row) for row in self._connection.execute(query, (limit, after))]
+
+    def figures(self) -> tuple[int, int]:
+        """How many files and links are in the source by the state, and their bytes. Reads the whole table."""
+        query = (
+            f"SELECT count(*), coalesce(sum(size), 0) FROM files WHERE area != {Area.DELETED:d}"
+            f" AND kind IN ({Kind.FILE:d}, {Kind.LINK:d})"
+        )
+        row = self._connection.execute(query).fetchone()
+        return int(row[0]), int(row[1])
+
+    def versions(self, path: bytes) -> list[Version]:
+        rows = self._connection.execute("SELECT * FROM versions WHERE path = ? ORDER BY number", (path,))
+        return [Version._make(row) for row in rows]
+
+    def setting(self, key: str) -> Any:
+        row = self._connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+        return row[0] if row is not None else None
+
+    def sources(self) -> list[tuple[bytes, bool]]:
+        """Name and whether it lies at the root, of every source that this backup has ever had."""
+        rows = self._connection.execute("SELECT name, at_root FROM sources ORDER BY name")
+        return [(name, bool(at_root)) for name, at_root in rows]
+
+    def places(self) -> dict[bytes, SourcePlace]:
+        """Where every source lies that this backup has ever had, configured or not."""
+        return source_places(self.sources())
+
+    def last_run(self) -> tuple[int, str, str, str, int] | None:
+        """Number, status, durability, boot id and start (in nanoseconds) of the run before."""
+        query = (
+            "SELECT number, status, durability, boot_id, started_ns FROM runs ORDER BY number DESC LIMIT 1"
+        )
+        row = self._connection.execute(query).fetchone()
+        return (row[0], row[1], row[2], row[3], row[4]) if row is not None else None
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def write(self, plan: Plan, run: int) -> None:
+        """A plan's record, the state that it closes, and the version that it makes or ends."""
+        self._begin()
+        execute = self._connection.execute
+        execute(_WRITE_RECORD, plan.record)
+        if plan.archived is not None:
+            execute(_WRITE_VERSION, plan.archived)
+        old = plan.before
+        if plan.closes and old is not None and old.since_run != run:
+            execute(
+                "REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (old.path, old.since_run, run, old.kind, old.mode, old.uid, old.gid, old.mtime_ns,
+                 old.size, old.digest, old.target, old.number),
+            )  # fmt: skip
+
+    def lose_version(self, path: bytes, number: int, run: int) -> None:
+        """A version's stored file is nowhere to be found."""
+        self._begin()
+        changed = self._connection.execute(
+            f"UPDATE versions SET status = {VersionStatus.LOST:d}, ended_run = ? WHERE path = ?"
+            f" AND number = ? AND status = {VersionStatus.KEPT:d} RETURNING pinned",
+            (run, path, number),
+        ).fetchone()
+        if changed is not None and not changed[0]:
+            self._connection.execute(
+                "UPDATE files SET kept_versions = kept_versions - 1 WHERE path = ?", (path,)
+            )
+
+    def set_setting(self, key: str, value: int | str) -> None:
+        self._begin()
+        self._connection.execute("REPLACE INTO settings VALUES (?, ?)", (key, value))
+
+    def add_source(self, name: bytes, at_root: bool) -> None:
+        self._begin()
+        self._connection.execute("INSERT INTO sources VALUES (?, ?)", (name, int(at_root)))
+
+    def begin_run(self, started_ns: int, durability: str, boot_id: str) -> int:
+        """A new run's number. It stays `interrupted` until `end_run` says otherwise. Not yet committed."""
+        self._begin()
+        cursor = self._connection.execute(
+            "INSERT INTO runs (started_ns, status, durability, boot_id) VALUES (?, 'interrupted', ?, ?)",
+            (started_ns, durability, boot_id),
+        )
+        assert cursor.lastrowid is not None, "an INSERT gives a row number"
+        return cursor.lastrowid
+
+    def distrust_run(self, number: int) -> None:
+        """A run whose writes may not all have reached the disk: no boot is the one that it ran in."""
+        self._begin()
+        self._connection.execute("UPDATE runs SET boot_id = '' WHERE number = ?", (number,))
+
+    def end_run(self, number: int, ended_ns: int, status: str, counts: str) -> None:
+        self._begin()
+        self._connection.execute(
+            "UPDATE runs SET ended_ns = ?, status = ?, counts = ? WHERE number = ?",
+            (ended_ns, status, counts, number),
+        )
+
+    # -- intents ------------------------------------------------------------------------------------------
+
+    def intents(self) -> list[Operation]:
+        rows = self._connection.execute("SELECT operation FROM intents ORDER BY sequence")
+        return [operation.decode(row[0]) for row in rows]
+
+    def replace_intents(self, operations: Iterable[Operation]) -> None:
+        """The previous group's intents go, this group's come, in the transaction that is open."""
+        self._begin()
+        self._connection.execute("DELETE FROM intents")
+        self._connection.executemany(
+            "INSERT INTO intents (operation) VALUES (?)", ((operation.encode(o),) for o in operations)
+        )

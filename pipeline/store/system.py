@@ -1,0 +1,70 @@
+"""What the backup side's system offers: `syncfs(2)`, `renameat2(2)` without replacing, and its errors.
+
+Guarantees: the calls raise OSError like the functions of `os`. Where a call doesn't exist (before glibc 2.28,
+or on a file system that can't), `rename_new` does the same by link and unlink, and `sync(2)` stands in, which
+syncs more and reports less.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.model.errors import BackupSideError
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syncfs = getattr(_libc, "syncfs", None) if sys.platform == "linux" else None
+_renameat2 = getattr(_libc, "renameat2", None) if sys.platform == "linux" else None
+_RENAME_NOREPLACE = 1  # linux/fs.h
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+def sync_file_system(handle: int) -> None:
+    """Everything written so far to the file system of `handle` is on the disk when this returns.
+
+    Since Linux 5.8 it also reports a write that failed after the handle was opened.
+    """
+    if _syncfs is not None:
+        if _syncfs(handle) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _NOT_SUPPORTED:
+            raise OSError(code, os.strerror(code))
+    os.sync()
+
+
+def rename_new(old: bytes, new: bytes, *, from_folder: int, to_folder: int) -> None:
+    """Rename that never replaces. Raises FileExistsError where `new` stands already."""
+    if _renameat2 is not None:
+        if _renameat2(from_folder, old, to_folder, new, _RENAME_NOREPLACE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _NOT_SUPPORTED:
+            raise OSError(code, os.strerror(code), new)
+    os.link(old, new, src_dir_fd=from_folder, dst_dir_fd=to_folder, follow_symlinks=False)
+    os.unlink(old, dir_fd=from_folder)
+
+
+@contextmanager
+def backup_side_errors() -> Iterator[None]:
+    """An OSError of the backup side ends the run; nothing that was committed is touched by it."""
+    try:
+        yield
+    except OSError as error:
+        raise BackupSideError(
+            f"can't write to the backup: {error.strerror or error}",
+            "What was committed stays valid. Mend the cause, then run again: it goes on from there.",
+        ) from error
+
+
+def boot_id() -> str:
+    """A name for this boot of the machine; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
