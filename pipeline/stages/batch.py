@@ -1,0 +1,81 @@
+"""One batch while a worker is at it: its results so far, and the folder that its items are in.
+
+In: the folder that the scanner says the next items are in. Out: figures and results. Guarantees: a handle
+that is kept here is only used while the cache that owns it can't have closed it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from pipeline import layout
+from pipeline.model import message, treepath
+from pipeline.model.errors import Severity
+from pipeline.model.record import Area, Kind
+from pipeline.stages.setup import SourceRoot
+from pipeline.store.folders import FOLDER_FLAGS, Folders, split
+
+VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What opening says when the entry that was listed is no longer there, or is a link now."""
+
+
+class Source:
+    """A source with the handles that its files are reached by."""
+
+    def __init__(self, source: SourceRoot) -> None:
+        self.place = source.place
+        self.root = os.open(source.path, FOLDER_FLAGS)
+        self.folders = Folders(self.root)
+
+
+class Batch:
+    """The results of one batch while they grow, and the folder that its items are in."""
+
+    def __init__(self, report_unchanged: bool) -> None:
+        self.items: list[tuple[Any, ...]] = []
+        self.files = self.unchanged = self.specials = self.bytes_read = self.bytes_stored = 0
+        self.path = self.relative = b""
+        self.source: Source
+        self.report_unchanged = report_unchanged
+        self._stored: dict[int, bytes] = {}
+        # Handles of the current folder; the caches own them, and can't drop them before the next folder.
+        self.handle: int | None = None
+        self.stored_handles: dict[int, int] = {}
+
+    def inside(self, path: bytes, source: Source) -> None:
+        self.path, self.relative, self.source = path, treepath.relative(path), source
+        self._stored, self.handle, self.stored_handles = {}, None, {}
+
+    def stored_in(self, name: bytes, area: int) -> tuple[bytes, bytes]:
+        """A stored file's folder and name. Only a component at the very top can be escaped."""
+        if not self.relative:
+            return split(layout.stored(self.source.place, name, Area(area)))
+        folder = self._stored.get(area)
+        if folder is None:
+            folder = self._stored[area] = layout.stored(self.source.place, self.relative, Area(area))
+        return folder, name
+
+    def is_unchanged(self, name: bytes) -> None:
+        self.unchanged += 1
+        if self.report_unchanged:
+            self.is_reported(name)
+
+    def is_reported(self, name: bytes) -> None:
+        self.items.append((message.UNCHANGED, self.path + b"\0" + name))
+
+    def found(
+        self, path: bytes, kind: Kind, found: Any, target: bytes | None, known: bool, damage: str | None
+    ) -> None:
+        """Something that has no bytes of its own to be read."""
+        self.items.append(
+            (message.FOUND, path, kind, found, None, target, False, known, damage, None, 0, None)
+        )
+
+    def not_readable(self, name: bytes, error: OSError) -> None:
+        path = self.path + b"\0" + name
+        if error.errno in VANISHED:
+            self.items.append((message.GONE, path))
+        else:
+            self.items.append((message.PROBLEM, path, f"can't read: {error.strerror}", Severity.WARNING))

@@ -1,0 +1,332 @@
+"""The committer: takes the results in scan order, has each decided, and puts the plans into the journal.
+
+In: batches of results. Out: plans in the journal. Guarantees: it alone decides and writes, in one order
+(promise 4); deletions, promotions and retention come after the whole scan, from the state (promise 1); a
+change that would clear too much, or whose new entry can't be read, is held back with all that lies below it.
+Problems with single files are noted in their turn; what ends the run is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from pipeline import planner, retention
+from pipeline.model import message, treepath
+from pipeline.model.errors import BackupSideError, Problem, Severity
+from pipeline.model.message import Results
+from pipeline.model.plan import Action, Plan, Store
+from pipeline.model.record import KIND_NAMES, Entry, Kind, Record, Stat
+from pipeline.model.report import Counts
+from pipeline.planner import Context, Facts
+from pipeline.store.journal import Journal
+from pipeline.store.operation import Identity, Place
+from pipeline.store.spool import PathSpool
+from pipeline.store.staging import Damaged, Staged, Staging
+from pipeline.store.state import State
+from pipeline.store.system import backup_side_errors
+
+GUARD_FROM_FILES = 100
+
+
+class Rules(NamedTuple):
+    """The part of the configuration that decisions depend on."""
+
+    min_duplicate_size: int
+    max_versions: int
+    max_delete_percent: int
+
+
+class Committer:
+    """guard_files: what a share of deletions is counted of. promotions_due: the run before was cut."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        state: State,
+        staging: Staging | None,
+        run: int,
+        rules: Rules,
+        counts: Counts,
+        missing: PathSpool,
+        guard_files: int,
+        promotions_due: bool,
+    ) -> None:
+        self._journal = journal
+        self._state = state
+        self._staging = staging
+        # Of all sources ever configured: promotions and retention go by the state.
+        self._contexts = {name: Context(place, run) for name, place in state.places().items()}
+        self._rules = rules
+        self._counts = counts
+        self._missing = missing
+        self._missing_count = 0
+        self._guard_files = guard_files
+        self.held_back = False
+        self._promotions_due = promotions_due
+        self._cleared = 0
+        self._held: bytes | None = None
+        self._open_folders: list[tuple[Record, Entry]] = []
+        self.present_files = 0  # the change of the state's figures by this run
+        self.present_bytes = 0
+
+    # -- during the scan ----------------------------------------------------------------------------------
+
+    def take(self, results: Results) -> None:
+        """A batch's results, the next in scan order."""
+        counts = self._counts
+        counts.files += results.files
+        counts.specials += results.specials
+        counts.bytes_read += results.bytes_read
+        counts.bytes_stored += results.bytes_stored
+        counts.by_action[Action.SKIP] += results.unchanged
+        for item in results.items:
+            tag = item[0]
+            if tag == message.FATAL:
+                raise BackupSideError(
+                    item[1],
+                    "What was committed stays valid. Mend the cause, then run again: it goes on from there.",
+                )
+            self._leave_folders(item[1])
+            if self._is_held(item[1]):
+                self._drop(item)
+            elif tag == message.FOUND:
+                self._found(item)
+            elif tag == message.UNCHANGED:
+                self._journal.note(item[1])
+            elif tag == message.MISSING:
+                with backup_side_errors():
+                    self._missing.add(item[1])
+                self._missing_count += Kind(item[2]).has_content
+            elif tag == message.GONE:
+                counts.vanished += 1
+                self._held = item[1]
+            else:
+                self._note(Severity(item[3]), item[1], item[2])
+                self._held = item[1]
+
+    def _is_held(self, path: bytes) -> bool:
+        """Whether a folder above was held back, or couldn't be read: nothing below it is decided."""
+        return self._held is not None and treepath.is_below(path, self._held)
+
+    def _drop(self, item: list[Any]) -> None:
+        if item[0] == message.FOUND and item[9] is not None:
+            self._discard(item[9])
+
+    def _discard(self, staged: bytes) -> None:
+        if self._staging is not None:
+            with backup_side_errors():
+                self._staging.discard(staged)
+
+    def _note(self, severity: Severity, path: bytes | None, cause: str) -> None:
+        self._journal.note(Problem(severity, path, cause))
+
+    def _found(self, item: list[Any]) -> None:
+        _, path, kind, found, digest, target, unsettled, known, damage, staged, inode, warning = item
+        entry = Entry(path, Kind(kind), Stat(*found), digest, target, unsettled)
+        record = self._state.record(path) if known else None
+        if record is not None and not self._clear_the_way(entry, record):
+            self._drop(item)
+            return
+        new = Staged(staged, Identity(inode, entry.stat.size, digest, None)) if staged is not None else None
+        facts = Facts(record, self._live_at(entry), damage)
+        self._decide(entry, facts, new)
+        if warning is not None:
+            self._note(Severity.WARNING, path, warning)
+
+    def _live_at(self, entry: Entry) -> bytes | None:
+        """Another path that holds the content live. Empty files are never duplicates."""
+        if entry.digest is None or entry.stat.size < max(1, self._rules.min_duplicate_size):
+            return None
+        return self._state.live_at(entry.digest, entry.stat.size, entry.path)
+
+    def _decide(self, entry: Entry, facts: Facts, new: Staged | None) -> None:
+        context = self._context(entry.path)
+        plan = planner.plan_entry(entry, facts, context)
+        try:
+            self._execute(plan, new)
+        except Damaged as damaged:
+            plan = planner.plan_entry(entry, facts._replace(damage=damaged.how), context)
+            unstaged = new is None and entry.kind == Kind.FILE and self._staging is not None
+            if unstaged and _stores(plan) and facts.record is not None:
+                # It was still there when the worker looked, so nothing was staged.
+                plan = planner.plan_forget(facts.record, damaged.how, context)
+            self._execute(plan, new)
+        if entry.kind == Kind.FOLDER and plan.record.mode != entry.stat.mode:
+            self._open_folders.append((plan.record, entry))
+
+    def _execute(self, plan: Plan, new: Staged | None = None) -> None:
+        if new is not None and not _stores(plan):
+            self._discard(new.name)
+            new = None
+        if plan.action is Action.SKIP and plan.record == plan.before:
+            self._counts.by_action[Action.SKIP] += 1
+            self._journal.note(plan.path)
+            return
+        self._journal.execute(plan, new)
+        self._keep_figures(plan)
+        if plan.warning is not None:
+            self._note(Severity.WARNING, plan.path, plan.warning)
+
+    def _keep_figures(self, plan: Plan) -> None:
+        for record, sign in ((plan.before, -1), (plan.record, 1)):
+            if record is not None and record.is_present and Kind(record.kind).has_content:
+                self.present_files += sign
+                self.present_bytes += sign * record.size
+        before = plan.before
+        if before is not None and before.is_present and before.kind == Kind.FILE:
+            self._promotions_due |= not plan.record.is_present or plan.record.kind != Kind.FILE
+
+    def _context(self, path: bytes) -> Context:
+        return self._contexts[treepath.source_name(path)]
+
+    # -- folders and changes of type ----------------------------------------------------------------------
+
+    def _leave_folders(self, path: bytes) -> None:
+        """The folders that the walk has left get their own modes."""
+        while self._open_folders and not treepath.is_below(path, self._open_folders[-1][0].path):
+            pending, entry = self._open_folders.pop()
+            self._execute(planner.plan_open_folder(pending, entry, self._context(pending.path)))
+
+    def _clear_the_way(self, entry: Entry, record: Record) -> bool:
+        """Where a path has changed its type, clear what its old type held. False: the change is held back."""
+        below = treepath.below(entry.path)
+        # A deleted folder may still hold what was excluded after it was backed up.
+        was_folder = record.kind == Kind.FOLDER and (record.is_present or self._state.has_present(*below))
+        if was_folder and entry.kind != Kind.FOLDER:
+            doomed = self._state.count_present(*below)
+        elif record.is_present and Kind(record.kind).has_content and not entry.kind.has_content:
+            doomed = 1
+        else:
+            return True
+        change = f"{KIND_NAMES[Kind(record.kind)]} became a {KIND_NAMES[entry.kind]}"
+        if self._is_too_much(self._cleared + doomed):
+            self._note(Severity.WARNING, entry.path, f"{change}: {self._guard_words(self._cleared + doomed)}")
+            self._held = entry.path
+            return False
+        self._cleared += doomed
+        if was_folder:
+            for inner in _content_first(self._state.records(*below)):
+                if inner.is_present:
+                    self._delete(inner, change)
+                elif inner.kind == Kind.FOLDER:
+                    self._execute(planner.plan_clear_folder(inner, self._context(inner.path)))
+            self._journal.close_group()
+            self._held = entry.path  # what is missing below it was just deleted, and counted
+        return True
+
+    def _is_too_much(self, deletions: int) -> bool:
+        percent = self._rules.max_delete_percent
+        return self._guard_files >= GUARD_FROM_FILES and deletions * 100 > percent * self._guard_files
+
+    def _guard_words(self, deletions: int) -> str:
+        self.held_back = True
+        return (
+            f"held back: {deletions} of {self._guard_files} files would count as deleted, more than"
+            f" safety.max_delete_percent = {self._rules.max_delete_percent}; if that is meant, run once with"
+            " --set safety.max_delete_percent=100"
+        )
+
+    # -- after the scan -----------------------------------------------------------------------------------
+
+    def conclude(self) -> Iterator[None]:
+        """Deletions, promotions and retention: from the state, so that what a cut run left is done now.
+
+        Yields after each decision, so that the caller can look around, and stop.
+        """
+        self.leave_all_folders()
+        self._journal.close_group()
+        yield from self._delete_missing()
+        self._journal.close_group()
+        if self._promotions_due:
+            yield from self._promote()
+            self._journal.close_group()
+        yield from self._apply_retention()
+        self._journal.close_group()
+
+    def leave_all_folders(self) -> None:
+        self._leave_folders(b"")
+
+    def _delete_missing(self) -> Iterator[None]:
+        deletions = self._cleared + self._missing_count
+        if self._missing_count and self._is_too_much(deletions):
+            self._note(Severity.WARNING, None, self._guard_words(deletions))
+            return
+        for record in _content_first(self._present(self._missing)):
+            self._delete(record, "no longer in the source")
+            yield
+
+    def _present(self, paths: Iterable[bytes]) -> Iterator[Record]:
+        """Their records as they are now: a change of type may have cleared some of them meanwhile."""
+        for path in paths:
+            record = self._state.record(path)
+            if record is not None and record.is_present:
+                yield record
+
+    def _delete(self, record: Record, reason: str) -> None:
+        context = self._context(record.path)
+        if Kind(record.kind).has_content:
+            while in_the_way := self._state.deleted_in(*treepath.below(record.path)):
+                for other in in_the_way:
+                    self._execute_or(other, lambda r, damage: planner.plan_make_way(r, damage, context))
+        self._execute_or(record, lambda r, damage: planner.plan_delete(r, damage, context, reason))
+
+    def _execute_or(self, record: Record, plan: Any) -> None:
+        """Execute the plan of a record, or the one for a damaged stored file."""
+        try:
+            self._execute(plan(record, None))
+        except Damaged as damaged:
+            self._execute(plan(record, damaged.how))
+
+    def _promote(self) -> Iterator[None]:
+        after = b""
+        while orphans := self._state.orphaned_duplicates(after):
+            for record in orphans:
+                assert record.digest is not None, "a duplicate has a content"
+                live_at = self._state.live_at(record.digest, record.size, record.path)
+                if live_at is not None:
+                    self._execute(planner.plan_new_original(record, live_at))
+                else:
+                    context = self._context(record.path)
+                    self._execute_or(record, lambda r, damage, c=context: planner.plan_promote(r, damage, c))
+                yield
+            after = orphans[-1].path
+
+    def _apply_retention(self) -> Iterator[None]:
+        limit, after = self._rules.max_versions, b""
+        while crowded := self._state.with_more_versions(limit, after):
+            for record in crowded:
+                for version in retention.expired(self._state.versions(record.path), limit):
+                    plan = planner.plan_retention(record, version, limit, self._context(record.path))
+                    self._execute(plan)
+                    record = plan.record
+                yield
+            after = crowded[-1].path
+
+    def forget(self, lost: Iterable[Place]) -> None:
+        """Contents that were to get a name and are nowhere: forgotten, so that the next run stores them."""
+        for operation in lost:
+            record = self._state.record(operation.owner)
+            if operation.number:
+                context = self._context(operation.owner)
+                self._state.lose_version(operation.owner, operation.number, context.run)
+                self._note(Severity.WARNING, operation.owner, f"its version {operation.number} is lost")
+            elif record is not None and planner.is_stored(record):
+                self._execute(planner.plan_forget(record, "lost", self._context(operation.owner)))
+
+
+def _stores(plan: Plan) -> bool:
+    return any(isinstance(step, Store) for step in plan.steps)
+
+
+def _content_first(records: Iterable[Record]) -> Iterator[Record]:
+    """Records in scan order, but each folder after what lies below it."""
+    folders: list[Record] = []
+    for record in records:
+        while folders and not treepath.is_below(record.path, folders[-1].path):
+            yield folders.pop()
+        if record.kind == Kind.FOLDER:
+            folders.append(record)
+        else:
+            yield record
+    yield from reversed(folders)

@@ -1,0 +1,42 @@
+"""The hash functions, by their names in the configuration: BLAKE3, SHA-256 and XXH3 (128 bits)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Protocol, cast
+
+READ_BYTES = 1 << 20
+
+
+class Hasher(Protocol):
+    def update(self, data: memoryview, /) -> object: ...
+
+    def digest(self) -> bytes: ...
+
+
+NewHasher = Callable[..., Hasher]
+
+
+def hasher(algorithm: str) -> NewHasher:
+    """The constructor of a hash: called with a buffer or with nothing."""
+    if algorithm == "sha256":
+        return cast(NewHasher, hashlib.sha256)
+    if algorithm == "xxh3_128":
+        import xxhash
+
+        return cast(NewHasher, xxhash.xxh3_128)
+    import blake3
+
+    return cast(NewHasher, blake3.blake3)
+
+
+def of_file(handle: int, new_hasher: NewHasher, buffer: bytearray | None = None) -> bytes:
+    """The digest of an open file from its start. Raises OSError."""
+    buffer = bytearray(READ_BYTES) if buffer is None else buffer
+    view, state, offset = memoryview(buffer), new_hasher(), 0
+    while count := os.preadv(handle, [buffer], offset):
+        state.update(view[:count])
+        offset += count
+    return state.digest()

@@ -1,0 +1,264 @@
+"""The scanner: walks the sources once, in scan order, beside the records of the state.
+
+In: the sources and a read-only view of the state. Out: batches of items (`model.message`), in scan order.
+Guarantees: depth first, names as bytes, in whatever order they are listed (promise 4); one merge of two
+sorted streams tells what is new, known and missing, so memory holds one folder's names per level and a
+range of records (promise 6); links are never followed and excluded folders never entered (promise 8). A
+folder that can't be read becomes a PROBLEM, and nothing below it counts as missing. Fails only with what
+ends the process; the parent notices.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.filters import Filter
+from pipeline.model import message, treepath
+from pipeline.model.errors import Severity
+from pipeline.model.record import Area, Kind, Stat
+from pipeline.stages.setup import ScanSetup, SourceRoot
+from pipeline.store.folders import FOLDER_FLAGS, Folders
+from pipeline.store.reading import Reader, read_range
+
+BATCH_ITEMS = 256
+BATCH_BYTES = 16 << 20
+
+_VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_KIND, _SIZE, _AREA = 1, 8, 11  # positions in a record's row
+
+Row = tuple[Any, ...]
+Send = Callable[[bytes, int, int], None]
+
+
+class Known:
+    """The records of one source in scan order, taken in step with the walk.
+
+    The walk asks for paths in ascending order. A range of rows is read only when the walk has passed the last
+    one, and the parent writes only behind the walk, so rows of this very run are never met here.
+    """
+
+    def __init__(self, rows_from: Callable[[bytes], Iterator[Row]], root: bytes) -> None:
+        self._rows_from = rows_from
+        self._rows = rows_from(root)
+        self._row: Row | None = next(self._rows, None)
+
+    def take(self, path: bytes, missing: Callable[[Row], None]) -> Row | None:
+        """The record of `path`, if there is one; `missing` is called with each record before it."""
+        row = self._row
+        while row is not None and row[0] < path:
+            missing(row)
+            row = self._row = next(self._rows, None)
+        if row is None or row[0] != path:
+            return None
+        self._row = next(self._rows, None)
+        return row
+
+    def skip_below(self, path: bytes) -> None:
+        """Pass over what lies below a folder that isn't entered."""
+        low, high = treepath.below(path)
+        if self._row is not None and low < self._row[0] < high:
+            self._rows = self._rows_from(high)  # with `high` itself, which is a possible sibling
+            self._row = next(self._rows, None)
+
+    def rest(self) -> Iterator[Row]:
+        if self._row is not None:
+            yield self._row
+            yield from self._rows
+
+
+class Batches:
+    """Collects items and sends them when a batch is full, by count or by bytes."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._items: list[tuple[Any, ...]] = []
+        self._inside: bytes | None = None
+        self._files = 0
+        self._bytes = 0
+
+    def add(self, item: tuple[Any, ...], files: int = 0, size_bytes: int = 0) -> None:
+        self._items.append(item)
+        self._files += files
+        self._bytes += size_bytes
+        if len(self._items) >= BATCH_ITEMS or self._bytes >= BATCH_BYTES:
+            self.flush()
+
+    def add_file(self, folder: bytes, name: bytes, row: Row | None, size_bytes: int) -> None:
+        """The one item that there are very many of."""
+        if self._inside != folder:
+            self.inside(folder)
+        self._items.append((message.FILE, name, row))
+        self._files += 1
+        self._bytes += size_bytes
+        if len(self._items) >= BATCH_ITEMS or self._bytes >= BATCH_BYTES:
+            self.flush()
+
+    def inside(self, folder: bytes) -> None:
+        """The items that follow lie in `folder`. Said anew in each batch."""
+        if self._inside != folder:
+            self._items.append((message.INSIDE, folder))
+            self._inside = folder
+
+    def flush(self) -> None:
+        if self._items:
+            self._send(message.encode(self._items), self._files, self._bytes)
+            self._items, self._inside, self._files, self._bytes = [], None, 0, 0
+
+
+class Scanner:
+    def __init__(self, setup: ScanSetup, send: Send) -> None:
+        self._setup = setup
+        self._filter = Filter(setup.exclude_patterns)
+        self._batches = Batches(send)
+        self._connection = Reader(Path(setup.state))
+
+    def scan(self) -> None:
+        for source in self._setup.sources:
+            _SourceWalk(source, self._connection, self._filter, self._setup.excluded, self._batches).walk()
+        self._batches.flush()
+
+
+class _SourceWalk:
+    """The walk through one source."""
+
+    def __init__(
+        self,
+        source: SourceRoot,
+        connection: Any,
+        exclude: Filter,
+        excluded: frozenset[tuple[int, int]],
+        batches: Batches,
+    ) -> None:
+        self._root_path = source.name
+        _, high = treepath.below(source.name)
+        self._known = Known(lambda low: read_range(connection, low, high, with_low=True), source.name)
+        self._root = os.open(source.path, FOLDER_FLAGS)
+        self._folders = Folders(self._root)
+        self._filter = exclude
+        self._excluded = excluded
+        self._batches = batches
+
+    def walk(self) -> None:
+        """Depth first. The stack holds, for each folder on the way, what is left of its sorted names."""
+        try:
+            stack = []
+            names = self._enter(self._root_path, b"", self._take(self._root_path))
+            if names is not None:
+                stack.append((self._root_path, b"", names))
+            while stack:
+                path, relative, names = stack[-1]
+                inner = self._next_folder(path, relative, names)
+                if inner is None:
+                    stack.pop()
+                else:
+                    stack.append(inner)
+            for row in self._known.rest():
+                self._missing(row)
+        finally:
+            self._folders.close()
+            os.close(self._root)
+
+    def _next_folder(
+        self, path: bytes, relative: bytes, names: Iterator[tuple[bytes, Kind]]
+    ) -> tuple[bytes, bytes, Iterator[tuple[bytes, Kind]]] | None:
+        """Pass on a folder's entries up to its next subfolder, which is entered. None: the folder is done."""
+        prefix = relative + b"/" if relative else b""
+        is_filtered = not self._filter.is_empty
+        for name, kind in names:
+            inner_path, inner = path + b"\0" + name, prefix + name
+            if is_filtered and self._filter.excludes(inner, kind is Kind.FOLDER):
+                self._leave_alone(inner_path)
+                continue
+            row = self._known.take(inner_path, self._missing)
+            if kind is Kind.FILE:
+                # The size only serves to fill batches evenly; the worker looks for itself.
+                size_bytes = row[_SIZE] if row is not None else self._size_of(relative, name)
+                self._batches.add_file(path, name, row, size_bytes)
+            elif kind is Kind.FOLDER:
+                inner_names = self._enter(inner_path, inner, row)
+                if inner_names is not None:
+                    return inner_path, inner, inner_names
+            else:
+                self._link_or_special(path, relative, name, kind, row)
+        return None
+
+    def _take(self, path: bytes) -> Row | None:
+        return self._known.take(path, self._missing)
+
+    def _missing(self, row: Row) -> None:
+        """In the state, not in the tree. What was excluded since it was backed up isn't a deletion."""
+        path, kind = row[0], row[_KIND]
+        if row[_AREA] == Area.DELETED:
+            return
+        if self._filter.excludes_known(treepath.relative(path), kind == Kind.FOLDER):
+            return
+        self._batches.add((message.MISSING, path, kind))
+
+    def _leave_alone(self, path: bytes) -> None:
+        """An excluded entry: neither backed up nor missing, and nothing below it either."""
+        self._take(path)
+        self._known.skip_below(path)
+
+    def _enter(self, path: bytes, relative: bytes, row: Row | None) -> Iterator[tuple[bytes, Kind]] | None:
+        """Pass on a folder and list it. None: it isn't entered."""
+        try:
+            handle = self._folders.at(relative)
+            found = os.fstat(handle)
+            if (found.st_dev, found.st_ino) in self._excluded:
+                self._known.skip_below(path)
+                return None
+            names = _list(handle)
+        except OSError as error:
+            self._not_readable(path, error)
+            return None
+        self._batches.add((message.FOLDER, path, Stat.of(found), row))
+        return iter(names)
+
+    def _not_readable(self, path: bytes, error: OSError) -> None:
+        self._known.skip_below(path)
+        if error.errno in _VANISHED:
+            self._batches.add((message.GONE, path))
+        else:
+            self._batches.add((message.PROBLEM, path, f"can't read: {error.strerror}", Severity.WARNING))
+
+    def _size_of(self, relative: bytes, name: bytes) -> int:
+        try:
+            return os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False).st_size
+        except OSError:
+            return 0  # the worker meets the same error and reports it
+
+    def _link_or_special(
+        self, path: bytes, relative: bytes, name: bytes, kind: Kind, row: Row | None
+    ) -> None:
+        try:
+            folder = self._folders.at(relative)
+            found = Stat.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+            target = os.readlink(name, dir_fd=folder) if kind == Kind.LINK else None
+        except OSError as error:
+            self._not_readable(path + b"\0" + name, error)
+            return
+        self._batches.inside(path)
+        if target is not None:
+            self._batches.add((message.LINK, name, found, target, row))
+        else:
+            self._batches.add((message.SPECIAL, name, found, row))
+
+
+def _list(handle: int) -> list[tuple[bytes, Kind]]:
+    """A folder's names and kinds, sorted by the names' bytes."""
+    out = []
+    with os.scandir(handle) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                kind = Kind.FILE
+            elif entry.is_dir(follow_symlinks=False):
+                kind = Kind.FOLDER
+            else:
+                kind = Kind.LINK if entry.is_symlink() else Kind.SPECIAL
+            out.append((os.fsencode(entry.name), kind))
+    out.sort()
+    return out
