@@ -1,0 +1,119 @@
+"""What runs in the child processes, and how they are started.
+
+Children come from the fork server. Each has a pipe of its own in each direction, shared with no other child.
+Guarantees: a child never outlives its parent: a thread watches a pipe whose other end only the parent holds.
+Ctrl-C is the parent's matter. A child's last words (a traceback) reach the parent as a FAILED frame.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import NamedTuple
+
+from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame, Inbox, Outbox, read_frame, write_frame
+from pipeline.stages.hasher import Hasher
+from pipeline.stages.scanner import Scanner
+from pipeline.stages.setup import HashSetup, ScanSetup
+
+
+def _prepare(lifeline: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Batches are thousands of short-lived tuples without cycles: looking for some is a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(100_000, 10, 10)
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+
+
+def _die_with_parent(lifeline: Connection) -> None:
+    os.read(lifeline.fileno(), 1)  # nothing is ever written: this returns when the parent is gone
+    os._exit(1)
+
+
+def _run_scanner(setup: ScanSetup, lifeline: Connection, outbox: Connection) -> None:
+    """Sends numbered batches, then END. Closes nothing: the parent reads until END."""
+    _prepare(lifeline)
+    handle, number = outbox.fileno(), 0
+
+    def send(payload: bytes, files: int, size_bytes: int) -> None:
+        nonlocal number
+        write_frame(handle, Frame(number, files, size_bytes, payload))
+        number += 1
+
+    try:
+        Scanner(setup, send).scan()
+        write_frame(handle, Frame(END, 0, number, b""))
+    except BrokenPipeError:
+        os._exit(1)  # the parent is gone
+    except Exception:
+        write_frame(handle, Frame(FAILED, 0, 0, traceback.format_exc().encode()))
+
+
+def _run_worker(
+    setup: HashSetup, number: int, lifeline: Connection, inbox: Connection, outbox: Connection
+) -> None:
+    """Takes batches until the parent closes the inbox; answers each under its number."""
+    _prepare(lifeline)
+    out = outbox.fileno()
+
+    def alive(size_bytes: int) -> None:
+        write_frame(out, Frame(ALIVE, 0, size_bytes, b""))
+
+    try:
+        hasher = Hasher(setup, number, alive)
+        while (frame := read_frame(inbox.fileno())) is not None:
+            write_frame(out, Frame(BEGUN, 0, 0, b""))
+            payload, files, size_bytes = hasher.process(frame.payload)
+            write_frame(out, Frame(frame.number, files, size_bytes, payload))
+    except BrokenPipeError:
+        os._exit(1)  # the parent is gone
+    except Exception:
+        write_frame(out, Frame(FAILED, 0, 0, traceback.format_exc().encode()))
+
+
+class Child(NamedTuple):
+    """A running child as the parent sees it. outbox: None for the scanner, which is told nothing more."""
+
+    process: ForkServerProcess
+    inbox: Inbox
+    outbox: Outbox | None
+    ends: tuple[Connection, ...]
+
+    def kill(self) -> None:
+        """At once: a child owns nothing that needs care."""
+        self.process.kill()
+
+    def release(self) -> None:
+        """After its end: the parent's ends of its pipes are closed."""
+        self.process.join(timeout=1)  # one that hangs in the kernel is left to it
+        for end in self.ends:
+            end.close()
+
+
+def start_scanner(context: ForkServerContext, setup: ScanSetup) -> Child:
+    lifeline, lifeline_end = context.Pipe(duplex=False)
+    results, results_end = context.Pipe(duplex=False)
+    process = context.Process(target=_run_scanner, args=(setup, lifeline, results_end), daemon=True)
+    process.start()
+    lifeline.close()
+    results_end.close()
+    return Child(process, Inbox(results.fileno()), None, (results, lifeline_end))
+
+
+def start_worker(context: ForkServerContext, setup: HashSetup, number: int) -> Child:
+    lifeline, lifeline_end = context.Pipe(duplex=False)
+    jobs_end, jobs = context.Pipe(duplex=False)
+    results, results_end = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_run_worker, args=(setup, number, lifeline, jobs_end, results_end), daemon=True
+    )
+    process.start()
+    for end in (lifeline, jobs_end, results_end):
+        end.close()
+    return Child(process, Inbox(results.fileno()), Outbox(jobs.fileno()), (results, jobs, lifeline_end))
