@@ -1,0 +1,311 @@
+"""A run, from top to bottom: the one page that wires the stations together.
+
+    sources → scanner → hashing workers → (order) → committer: planner → journal → stored files, state
+
+In: a configuration, a monitor, and a way to be asked to stop. Out: a summary; everything else goes to the
+monitor. Guarantees: those of `ARCHITECTURE.md`, each at home in the module that it names. Fails with a
+`PipelineError`; what was committed until then stays valid, and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
+from multiprocessing.context import ForkServerContext
+
+import orjson
+
+from pipeline import sources
+from pipeline.config import Config
+from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity
+from pipeline.model.plan import Action, Plan
+from pipeline.model.report import Counts, Monitor, Progress, RunInfo, Summary
+from pipeline.pool.forkserver import start_fork_server
+from pipeline.pool.line import Line
+from pipeline.sources import Resolved
+from pipeline.stages import digest
+from pipeline.stages.committer import Committer, Rules
+from pipeline.stages.recovery import recover
+from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
+from pipeline.store.backup import Backup, open_backup, open_scratch
+from pipeline.store.files import StoredFiles
+from pipeline.store.journal import Barrier, Event, Journal
+from pipeline.store.spool import PathSpool
+from pipeline.store.staging import Staging
+from pipeline.store.system import backup_side_errors, boot_id
+
+PROGRESS_S = 0.2
+COMPLETE = ("ok", "warnings")
+
+
+def run(config: Config, monitor: Monitor, *, dry_run: bool, stop: Callable[[], bool]) -> Summary:
+    """Back up what the configuration says. stop: asked a few times a second whether to end early.
+
+    Raises PipelineError. `monitor.finished` has been called whenever `monitor.started` was.
+    """
+    started_ns = time.time_ns()
+    context = start_fork_server()  # before anything is opened: children inherit nothing
+    resolved = sources.resolve(config)
+    sources.check_places(config, resolved)
+    root = config.backup_root
+    opened = open_scratch(root) if dry_run else open_backup(root, started_ns)
+    with opened as backup, ExitStack() as cleanup:
+        return _Run(config, backup, monitor, dry_run, stop, started_ns, cleanup).execute(context, resolved)
+
+
+class _Run:
+    """One run on an open backup. `cleanup` closes what the stations open."""
+
+    def __init__(
+        self,
+        config: Config,
+        backup: Backup,
+        monitor: Monitor,
+        dry_run: bool,
+        stop: Callable[[], bool],
+        started_ns: int,
+        cleanup: ExitStack,
+    ) -> None:
+        self._config = config
+        self._backup = backup
+        self._state = backup.state
+        self._monitor = monitor
+        self._dry_run = dry_run
+        self._stop = stop
+        self._started_ns = started_ns
+        self._cleanup = cleanup
+        self._began_s = time.monotonic()
+        self._counts = Counts()
+        self._boot = boot_id()
+        self._progress_s = 0.0
+
+    def execute(self, context: ForkServerContext, resolved: list[Resolved]) -> Summary:
+        """Refuse what can't be right, recover, begin, back up, end."""
+        sources.check_algorithm(self._config, self._state)
+        roots = sources.place(self._config, resolved, self._state)
+        problems = self._recover()
+        last = self._state.last_run()
+        was_cut = last is not None and last[1] not in COMPLETE
+        self._known = self._known_figures(was_cut)
+        self._guard_files = int(self._state.setting("guard_files") or self._known[0])
+        number = self._state.begin_run(self._started_ns, self._config.durability, self._boot)
+        self._state.commit()  # a cut run keeps its number
+        try:
+            self._monitor.started(RunInfo(number, self._started_ns, self._dry_run))
+            for problem in problems:
+                self._emit(problem)
+            status = self._back_up(context, roots, number, was_cut)
+        except BaseException as error:
+            self._state.rollback()
+            self._tell_failure(number, error)
+            raise
+        summary = self._summary(number, status)
+        self._monitor.finished(summary)
+        return summary
+
+    def _tell_failure(self, number: int, error: BaseException) -> None:
+        """The monitor hears of the end; if telling it fails too, the first error is the one to know."""
+        with suppress(PipelineError):
+            if isinstance(error, PipelineError):
+                self._emit(Problem(Severity.ERROR, None, error.one_line))
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._monitor.finished(self._summary(number, status))
+
+    # -- before -------------------------------------------------------------------------------------------
+
+    def _recover(self) -> list[Problem]:
+        """A dry run recovers nothing: in the state, what a cut run had recorded counts as done already."""
+        new_hasher = digest.hasher(self._state.setting("hash_algorithm") or self._config.hash_algorithm)
+        root, staging, quarantine = (
+            -1 if handle is None else handle
+            for handle in (
+                self._backup.root_handle, self._backup.staging_handle, self._backup.quarantine_handle
+            )
+        )  # fmt: skip
+        if self._dry_run and self._backup.root is not None:
+            root = os.open(self._backup.root, os.O_RDONLY | os.O_DIRECTORY)
+            self._cleanup.callback(os.close, root)
+        self._files = StoredFiles(root, staging, quarantine, partial(digest.of_file, new_hasher=new_hasher))
+        self._cleanup.callback(self._files.close)
+        self._staging = Staging(staging, self._files.folders)
+        self._barrier = Barrier(root)
+        # Where a dry run finds intents, stored files are about to move: the state knows better.
+        self._looks_at_stored = not (self._dry_run and self._state.intents())
+        if self._dry_run:
+            return []
+        return recover(self._state, self._files, self._staging, self._barrier, self._boot)
+
+    def _known_figures(self, was_cut: bool) -> tuple[int, int]:
+        """Files and links, and their bytes, by the state. The figures of a cut run are counted anew."""
+        kept = self._state.setting("present_files")
+        if was_cut or kept is None:
+            return self._state.figures()
+        return int(kept), int(self._state.setting("present_bytes"))
+
+    # -- the line -----------------------------------------------------------------------------------------
+
+    def _back_up(
+        self, context: ForkServerContext, roots: tuple[SourceRoot, ...], number: int, was_cut: bool
+    ) -> str:
+        """The line at work. Returns the run's status."""
+        journal = self._journal(number)
+        committer = self._committer(journal, number, was_cut)
+        interrupted = False
+        with self._line(context, roots, number) as line:
+            for results in line.results():
+                if results is not None:
+                    committer.take(results)
+                journal.close_if_old()
+                self._show_progress(line)
+                if interrupted := self._stop():
+                    break
+        if not interrupted:
+            for _ in committer.conclude():
+                self._show_progress(None)
+                if interrupted := self._stop():
+                    break
+        journal.close_group()
+        committer.forget(journal.take_lost())
+        return self._end(journal, committer, number, interrupted)
+
+    def _line(self, context: ForkServerContext, roots: tuple[SourceRoot, ...], number: int) -> Line:
+        config, backup = self._config, self._backup
+        scan = ScanSetup(
+            roots, sources.excluded(config), config.filters.exclude, os.fspath(backup.state_path)
+        )
+        hashing = HashSetup(
+            sources=roots,
+            algorithm=config.hash_algorithm,
+            trust=config.detect.trust,
+            backup_root=os.fspath(backup.root) if backup.root is not None else None,
+            run=number,
+            stage=not self._dry_run,
+            check_stored=self._looks_at_stored,
+            report_unchanged=self._monitor.wants_skips,
+        )
+        return Line(context, scan, hashing, config.workers.count or len(os.sched_getaffinity(0)))
+
+    def _journal(self, number: int) -> Journal:
+        full = self._config.durability == "full"
+        barrier = self._barrier if full else _no_barrier
+        return Journal(self._state, self._staging, self._files, barrier, number, self._emit, self._dry_run)
+
+    def _committer(self, journal: Journal, number: int, was_cut: bool) -> Committer:
+        config = self._config
+        own_folder = None if self._dry_run else self._backup.state_path.parent / "staging"
+        with backup_side_errors():
+            missing = PathSpool(own_folder)
+        self._cleanup.callback(missing.close)
+        rules = Rules(
+            config.duplicates.min_size,
+            config.retention.max_versions_per_file,
+            config.safety.max_delete_percent,
+        )
+        return Committer(
+            journal,
+            self._state,
+            None if self._dry_run else self._staging,
+            number,
+            rules,
+            self._counts,
+            missing,
+            guard_files=self._guard_files,
+            promotions_due=was_cut,
+        )
+
+    # -- after --------------------------------------------------------------------------------------------
+
+    def _end(self, journal: Journal, committer: Committer, number: int, interrupted: bool) -> str:
+        """The last group's renames are made durable, then the run is written down as what it was."""
+        journal.close_group()
+        files, size_bytes = self._known
+        self._state.set_setting("present_files", files + committer.present_files)
+        self._state.set_setting("present_bytes", size_bytes + committer.present_bytes)
+        if not interrupted and not committer.held_back:
+            # What is added while deletions are held back, or before a cut, must not make them a small share.
+            self._state.set_setting("guard_files", files + committer.present_files)
+        status = "interrupted" if interrupted else self._status()
+        if not self._dry_run and self._config.durability == "fast":
+            self._only_barrier(number)
+        journal.settle()
+        self._state.end_run(number, time.time_ns(), status, self._counts_as_json())
+        self._state.commit()
+        if not self._dry_run:
+            with backup_side_errors():
+                self._staging.sweep()
+        return status
+
+    def _only_barrier(self, number: int) -> None:
+        """The one sync of a fast run. Where it fails, nothing that this run stored is trusted by the next."""
+        try:
+            with backup_side_errors():
+                self._barrier()
+        except BackupSideError:
+            self._state.rollback()
+            self._state.distrust_run(number)
+            self._state.commit()
+            raise
+
+    def _status(self) -> str:
+        return "warnings" if self._counts.warnings or self._counts.errors else "ok"
+
+    def _counts_as_json(self) -> str:
+        counts = self._counts
+        figures = {action.lower(): counts.by_action[action] for action in Action}
+        figures |= {"files": counts.files, "warnings": counts.warnings, "errors": counts.errors}
+        figures |= {"bytes_read": counts.bytes_read, "bytes_stored": counts.bytes_stored}
+        return orjson.dumps(figures).decode()
+
+    def _summary(self, number: int, status: str) -> Summary:
+        return Summary(number, status, self._counts, time.monotonic() - self._began_s, self._dry_run)
+
+    # -- reporting ----------------------------------------------------------------------------------------
+
+    def _emit(self, event: Event) -> None:
+        """What the journal has carried out, in plan order."""
+        if isinstance(event, Problem):
+            if event.severity is Severity.WARNING:
+                self._counts.warnings += 1
+            else:
+                self._counts.errors += 1
+            self._monitor.problem(event)
+        elif isinstance(event, Plan):
+            if event.action is Action.SKIP:
+                self._counts.by_action[Action.SKIP] += 1
+                self._skipped(event.path)
+            else:
+                if event.action is not None:
+                    self._counts.by_action[event.action] += 1
+                self._monitor.acted(event)
+        else:
+            self._skipped(event)
+
+    def _skipped(self, path: bytes) -> None:
+        if self._monitor.wants_skips:
+            self._monitor.skipped(path)
+
+    def _show_progress(self, line: Line | None) -> None:
+        now_s = time.monotonic()
+        if now_s - self._progress_s < PROGRESS_S:
+            return
+        self._progress_s = now_s
+        scan_ended = line is None or line.scan_has_ended
+        self._monitor.progress(
+            Progress(
+                files_found=line.files_found if line is not None else self._counts.files,
+                files_done=self._counts.files,
+                files_total=line.files_found if line is not None and scan_ended else self._known[0] or None,
+                bytes_done=self._counts.bytes_read + (line.bytes_in_progress if line is not None else 0),
+                bytes_total=self._known[1] or None,
+                actions=self._counts.actions,
+                elapsed_s=now_s - self._began_s,
+                phase="finishing" if line is None else "hashing" if scan_ended else "scanning",
+            )
+        )
+
+
+def _no_barrier() -> None:
+    """With `durability = "fast"` the order of operations is enough; the run ends with one sync."""

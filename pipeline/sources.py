@@ -1,0 +1,134 @@
+"""The sources of a run: what they are now, where they lie in the backup, and whether to trust them.
+
+In: the configuration and the state. Out: resolved sources with their places, in scan order (by name).
+Guarantees: a source's place is fixed at its first run and never moves; a source that is missing, no folder,
+or empty while its history is not (an unmounted disk) is refused before anything is touched.
+Fails with `SourceError` (exit 1) and `ConfigError` (exit 2).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.config import Config
+from pipeline.layout import RESERVED_TOP, is_version_name
+from pipeline.model import treepath
+from pipeline.model.errors import ConfigError, SourceError
+from pipeline.stages.setup import SourceRoot
+from pipeline.store.state import State
+
+
+class Resolved(NamedTuple):
+    """A source of the configuration. path: absolute; a root that is a link is followed once, here."""
+
+    name: bytes
+    path: bytes
+
+
+def resolve(config: Config) -> list[Resolved]:
+    """The sources as they are on the disk now, by name."""
+    found = []
+    for source in config.sources:
+        try:
+            path = source.path.resolve(strict=True)
+            with os.scandir(path):
+                pass
+        except OSError as error:
+            raise SourceError(
+                f"source {source.path}: {error.strerror}",
+                "Nothing was touched. Is its disk mounted? If it is gone for good, take it out of `sources`.",
+            ) from error
+        found.append(Resolved(os.fsencode(source.name), os.fsencode(path)))
+    return sorted(found)
+
+
+def check_places(config: Config, resolved: list[Resolved]) -> None:
+    """Refuse a source or a log folder that lies inside the backup root, by identity, not by name."""
+    if not config.backup_root.exists():
+        if config.backup_root.resolve() in (config.log_dir.resolve(), *config.log_dir.resolve().parents):
+            raise _logs_inside(config)
+        return
+    root = _identity(config.backup_root)
+    for source in resolved:
+        path = Path(os.fsdecode(source.path))
+        if any(_identity(folder) == root for folder in (path, *path.parents)):
+            raise ConfigError(
+                str(config.file), "sources", f"{path} lies inside backup_root {config.backup_root}",
+                'backup_root = "backup"  # a folder that holds no source',
+            )  # fmt: skip
+    logs = config.log_dir.resolve()
+    if any(folder.exists() and _identity(folder) == root for folder in (logs, *logs.parents)):
+        raise _logs_inside(config)
+
+
+def _logs_inside(config: Config) -> ConfigError:
+    return ConfigError(
+        str(config.file), "log_dir", f"{config.log_dir} lies inside backup_root {config.backup_root}",
+        'log_dir = "logs"  # a folder beside the backup',
+    )  # fmt: skip
+
+
+def check_algorithm(config: Config, state: State) -> None:
+    """One backup, one hash: digests of two algorithms can't be compared."""
+    recorded = state.setting("hash_algorithm")
+    if recorded is None:
+        state.set_setting("hash_algorithm", config.hash_algorithm)
+    elif recorded != config.hash_algorithm:
+        raise ConfigError(
+            str(config.file), "hash_algorithm",
+            f"{config.hash_algorithm!r}, but this backup was begun with {recorded!r}",
+            f'hash_algorithm = "{recorded}"',
+        )  # fmt: skip
+
+
+def place(config: Config, resolved: list[Resolved], state: State) -> tuple[SourceRoot, ...]:
+    """Where each source lies; new ones get their places, which are written to the state."""
+    known = dict(state.sources())
+    alone = not known and len(resolved) == 1
+    first = next((name for name, at_root in known.items() if at_root), None)
+    for source in resolved:
+        if source.name not in known:
+            if first is not None:
+                _refuse_clash(config, source.name, first, state)
+            known[source.name] = alone
+            state.add_source(source.name, alone)
+    _refuse_empty(resolved, state)
+    places = state.places()
+    return tuple(SourceRoot(places[source.name], source.path) for source in resolved)
+
+
+def _refuse_clash(config: Config, name: bytes, first: bytes, state: State) -> None:
+    """A second source goes to a folder with its name, which must not be a name of the first, at the root."""
+    inside = treepath.join(first, name)
+    if name in RESERVED_TOP or is_version_name(name) or state.has_any(inside, inside + b"\1"):
+        shown = treepath.escaped(name)
+        raise ConfigError(
+            str(config.file), "sources",
+            f"the new source {shown!r} would lie in the folder {shown!r} of the backup,"
+            f" which belongs to the first source",
+            f'[[source]] with path = "…" and name = "{shown}-2"',
+        )  # fmt: skip
+
+
+def _refuse_empty(resolved: list[Resolved], state: State) -> None:
+    for source in resolved:
+        with os.scandir(source.path) as entries:
+            is_empty = next(entries, None) is None
+        if is_empty and state.has_present(*treepath.below(source.name)):
+            raise SourceError(
+                f"source {os.fsdecode(source.path)} is empty, but its backup is not",
+                "Nothing was touched. Is its disk mounted? If all was really deleted, put one file there.",
+            )
+
+
+def excluded(config: Config) -> frozenset[tuple[int, int]]:
+    """Identities of the folders that are never entered: the backup, its own folder, the logs."""
+    folders = (config.backup_root, config.backup_root / ".pipeline", config.log_dir)
+    return frozenset(_identity(folder) for folder in folders if folder.exists())
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino

@@ -1,0 +1,1 @@
+"""What reads a backup. Takes no lock and writes nothing."""
