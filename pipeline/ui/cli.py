@@ -1,0 +1,106 @@
+"""The command line: which commands and options there are.
+
+In: the arguments. Out: a call in `pipeline.ui.commands`, whose answer is the exit code. Imports nothing of
+ours before a command runs, so that `--help` is there at once. Bad usage ends with exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_PROGRAM = "python -m pipeline"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _config_options(command: F) -> F:
+    """The two options that every command has."""
+    file = click.option(
+        "--config",
+        "file",
+        metavar="PATH",
+        type=click.Path(path_type=Path),
+        help="Configuration file; config.toml in the current folder if left out.",
+    )
+    settings = click.option(
+        "--set",
+        "settings",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Setting over what the file says; may be repeated.",
+    )
+    return file(settings(command))
+
+
+_json_option = click.option("--json", is_flag=True, help="Print JSON lines and nothing else.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def app() -> None:
+    """Incremental backup by content hash whose backup is ordinary files."""
+
+
+@app.command()
+@_config_options
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@_json_option
+@click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
+@click.option("--verbose", "-v", is_flag=True, help="Tell every action.")
+def run(
+    file: Path | None, settings: tuple[str, ...], dry_run: bool, json: bool, quiet: bool, verbose: bool
+) -> None:
+    """Back up what is new or has changed.
+
+    \b
+    Example:
+      python -m pipeline run --config config.toml --set retention.max_versions_per_file=3
+    """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose can't be used together")
+    from pipeline.ui import commands
+
+    sys.exit(commands.run(file, settings, dry_run, commands.Shown(json, quiet, verbose)))
+
+
+@app.command()
+@_config_options
+def export(file: Path | None, settings: tuple[str, ...]) -> None:
+    """Print the state of the backup as canonical JSON lines.
+
+    \b
+    Example:
+      python -m pipeline export --config config.toml > state.jsonl
+    """
+    from pipeline.ui import commands
+
+    sys.exit(commands.export(file, settings))
+
+
+@app.group()
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command()
+@_config_options
+@_json_option
+def check(file: Path | None, settings: tuple[str, ...], json: bool) -> None:
+    """Check the configuration and its sources, and print what it comes to.
+
+    \b
+    Example:
+      python -m pipeline config check --config config.toml
+    """
+    from pipeline.ui import commands
+
+    sys.exit(commands.check(file, settings, json))
+
+
+def main() -> None:
+    """Entry point; ends the process with the command's exit code."""
+    app(prog_name=_PROGRAM)

@@ -1,0 +1,111 @@
+"""JSON lines for scripts: what `--json` prints.
+
+In: the calls of a run. Out: one JSON object per line on a byte stream, the summary always last.
+Guarantees: every line is valid UTF-8; a name that isn't has its exact bytes beside it in base64.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any, Protocol
+
+import orjson
+
+from pipeline.model import treepath
+from pipeline.model.errors import Problem, Severity
+from pipeline.model.plan import Action, Plan
+from pipeline.model.report import Progress, RunInfo, Summary
+
+_STATUS_INTERVAL_S = 0.25
+
+
+class ByteSink(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+class JsonLines:
+    """Monitor that prints JSON lines. actions: also one for every decision."""
+
+    wants_skips = False
+
+    def __init__(self, out: ByteSink, actions: bool) -> None:
+        self._out = out
+        self._actions = actions
+        self._status_due_s = 0.0
+        self._errors = 0
+        self._summary: Summary | None = None
+
+    def started(self, run: RunInfo) -> None:
+        """The summary names the run; nothing to say before."""
+
+    def progress(self, progress: Progress) -> None:
+        if progress.elapsed_s < self._status_due_s:
+            return
+        self._status_due_s = progress.elapsed_s + _STATUS_INTERVAL_S
+        self._print({"type": "status", **progress._asdict(), "elapsed_s": round(progress.elapsed_s, 3)})
+        self._out.flush()
+
+    def acted(self, plan: Plan) -> None:
+        if not self._actions or plan.action is None:
+            return
+        line = {"type": "action", "action": plan.action.value}
+        line |= _name("path", treepath.with_slashes(plan.path)) | {"reason": _lossy(plan.reason)}
+        self._print(line | _name("stored_at", plan.stored_at))
+
+    def skipped(self, path: bytes) -> None:
+        """Unchanged files are only counted."""
+
+    def problem(self, problem: Problem) -> None:
+        path = None if problem.path is None else treepath.with_slashes(problem.path)
+        line = {"type": problem.severity.value, **_name("path", path), "cause": _lossy(problem.cause)}
+        if problem.at is not None:
+            line |= _name("stored_at", problem.at)
+        self._errors += problem.severity is Severity.ERROR
+        self._print(line)
+        self._out.flush()
+
+    def finished(self, summary: Summary) -> None:
+        """Kept back until `close`: the error that ended the run may still have to be told."""
+        self._summary = summary
+
+    def close(self) -> None:
+        """Print the summary, after which nothing comes."""
+        if self._summary is not None:
+            self._print(summary_line(self._summary, self._errors))
+            self._out.flush()
+
+    def _print(self, line: dict[str, Any]) -> None:
+        self._out.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def summary_line(summary: Summary, errors_told: int) -> dict[str, Any]:
+    """The last line. errors_told: how many were printed, also such as ended the run before it could count."""
+    counts = summary.counts
+    return {
+        "type": "summary",
+        "run": summary.run,
+        "status": summary.status,
+        "files": counts.files,
+        **{action.value.lower(): counts.by_action[action] for action in Action},
+        "warnings": counts.warnings,
+        "errors": max(counts.errors, errors_told),
+        "bytes_read": counts.bytes_read,
+        "bytes_stored": counts.bytes_stored,
+        "seconds": round(summary.seconds, 3),
+    }
+
+
+def _name(key: str, name: bytes | None) -> dict[str, Any]:
+    if name is None:
+        return {key: None}
+    try:
+        return {key: name.decode()}
+    except UnicodeDecodeError:
+        return {key: name.decode("utf-8", "replace"), f"{key}_b64": b64encode(name).decode()}
+
+
+def _lossy(text: str) -> str:
+    """Causes may quote names; half characters (surrogates) have no place in JSON."""
+    return text.encode("utf-8", "replace").decode()
