@@ -1,0 +1,37 @@
+"""Fixtures for all tests: a backup of one source, and one whose program can't read everything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Backup
+
+
+@pytest.fixture(scope="session", autouse=True)
+def byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Calls of the program find their byte code again, outside the checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("byte_code")))
+        yield
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Backup:
+    """One source `docs`, nothing in it yet."""
+    return Backup(tmp_path / "one")
+
+
+@pytest.fixture
+def user_backup(tmp_path: Path) -> Backup:
+    """As `backup`, but the program can't read everything, also when root runs the tests."""
+    backup = Backup(tmp_path / "user")
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root reads everything, and setpriv is missing here")
+        backup.restricted = True
+    return backup
