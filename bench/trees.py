@@ -1,0 +1,37 @@
+"""Seeded trees for the measurements: many small files, sizes lognormal around a mean, in nested folders."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+FOLDERS_PER_FOLDER = 50
+_SIGMA = 1.0
+_LARGEST_BYTES = 1 << 20
+
+
+def make_tree(root: Path, files: int, folders: int, mean_bytes: int = 8192, seed: int = 1) -> int:
+    """Write a tree of `files` files in `folders` folders. Returns its size in bytes.
+
+    mean_bytes: the mean of the lognormal sizes (sigma 1), cut at 1 MiB.
+    """
+    choose = random.Random(seed)
+    location = math.log(mean_bytes) - _SIGMA**2 / 2
+    total_bytes = 0
+    for number in range(folders):
+        folder = root / f"{number // FOLDERS_PER_FOLDER:03d}" / f"{number % FOLDERS_PER_FOLDER:02d}"
+        folder.mkdir(parents=True)
+        share = files // folders + (number < files % folders)
+        for index in range(share):
+            size_bytes = min(int(choose.lognormvariate(location, _SIGMA)), _LARGEST_BYTES)
+            (folder / f"file{index:05d}").write_bytes(choose.randbytes(size_bytes))
+            total_bytes += size_bytes
+    return total_bytes
+
+
+def write_config(folder: Path) -> Path:
+    """A configuration that backs up `folder/data` into `folder/backup`."""
+    file = folder / "config.toml"
+    file.write_text('sources = ["data"]\nbackup_root = "backup"\nlog_dir = "logs"\n', encoding="utf-8")
+    return file
