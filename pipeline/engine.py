@@ -191,7 +191,16 @@ class _Run:
     def _journal(self, number: int) -> Journal:
         full = self._config.durability == "full"
         barrier = self._barrier if full else _no_barrier
-        return Journal(self._state, self._staging, self._files, barrier, number, self._emit, self._dry_run)
+        return Journal(
+            self._state,
+            self._staging,
+            self._files,
+            barrier,
+            number,
+            self._emit,
+            self._dry_run,
+            self._looks_at_stored,
+        )
 
     def _committer(self, journal: Journal, number: int, was_cut: bool) -> Committer:
         config = self._config

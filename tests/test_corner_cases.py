@@ -6,10 +6,11 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from harness import Backup
+from harness import REPOSITORY, Backup
 from trees import remove
 
 from pipeline.model.record import Kind
@@ -190,3 +191,30 @@ def test_a_lost_second_name_does_not_cost_the_content(tmp_path: Path) -> None:
     files.close()
     for handle in handles:
         os.close(handle)
+
+
+CUT_BEFORE_THE_FIRST_RENAME = """
+import os, signal, sys
+from pipeline.store import system
+system.rename_new = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from pipeline.ui.cli import main
+main()
+"""
+
+
+def test_a_dry_run_after_a_cut_sees_through_what_is_pending(tmp_path: Path) -> None:
+    """A run was killed between its transaction and its first rename: the state is ahead of the files. A dry
+    run recovers nothing, and still prints the plan of the run that does, without taking files for damaged."""
+    backup = Backup(tmp_path)
+    backup.write({"deleted": "1\n", "changed": "2\n", "kept": "3\n"})
+    backup.run()
+    remove(backup.source / "deleted")
+    backup.write({"changed": "two\n", "new": "4\n"})
+    cut = [sys.executable, "-c", CUT_BEFORE_THE_FIRST_RENAME, "run", "--config", str(backup.config)]
+    assert subprocess.run(cut, cwd=REPOSITORY, timeout=60, check=False).returncode == -signal.SIGKILL
+    remove(backup.source / "new")
+    backup.write({"changed": "two again\n"})
+    planned = [line for line in backup.run("--dry-run").stdout.splitlines() if line.startswith("PLANNER")]
+    result = backup.run()
+    assert planned == [line for line in result.log if line.startswith("PLANNER")] != []
+    backup.assert_all_well()

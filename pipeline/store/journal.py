@@ -87,8 +87,8 @@ class Journal:
         barrier: Callable[[], None],
         run: int,
         emit: Callable[[Event], None],
-        dry_run: bool = False,
-        inspect: bool = True,
+        dry_run: bool,
+        inspect: bool,
     ) -> None:
         self._state = state
         self._staging = staging
