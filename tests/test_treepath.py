@@ -143,7 +143,6 @@ def test_the_parts_of_a_path(path: Components) -> None:
     assert treepath.source_name(joined(path)) == path[0]
     assert treepath.relative(joined(path)) == b"/".join(path[1:])
     assert treepath.with_slashes(joined(path)) == b"/".join(path)
-    assert treepath.parent(joined(path)) == (joined(path[:-1]) if len(path) > 1 else b"")
     assert treepath.text(joined(path)).encode("utf-8", "surrogateescape") == b"/".join(path[1:])
 
 

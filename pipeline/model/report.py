@@ -46,7 +46,6 @@ class Counts:
     by_action: Counter[Action] = field(default_factory=Counter)
     specials: int = 0
     vanished: int = 0
-    excluded: int = 0
     warnings: int = 0
     errors: int = 0
     bytes_read: int = 0

@@ -25,11 +25,6 @@ def join(parent: bytes, name: bytes) -> bytes:
     return parent + SEPARATOR + name
 
 
-def parent(path: bytes) -> bytes:
-    """The path of the folder that holds `path`; empty for a source's root."""
-    return path.rpartition(SEPARATOR)[0]
-
-
 def source_name(path: bytes) -> bytes:
     return path.partition(SEPARATOR)[0]
 

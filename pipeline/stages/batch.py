@@ -21,6 +21,13 @@ VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What opening says when the entry that was listed is no longer there, or is a link now."""
 
 
+def unreadable(path: bytes, error: OSError) -> tuple[Any, ...]:
+    """The result for an entry that could not be read: vanished since it was listed, or a problem."""
+    if error.errno in VANISHED:
+        return message.GONE, path
+    return message.PROBLEM, path, f"can't read: {error.strerror}", Severity.WARNING
+
+
 class Source:
     """A source with the handles that its files are reached by."""
 
@@ -38,7 +45,7 @@ class Batch:
         self.files = self.unchanged = self.specials = self.bytes_read = self.bytes_stored = 0
         self.path = self.relative = b""
         self.source: Source
-        self.report_unchanged = report_unchanged
+        self._report_unchanged = report_unchanged
         self._stored: dict[int, bytes] = {}
         # Handles of the current folder; the caches own them, and can't drop them before the next folder.
         self.handle: int | None = None
@@ -59,11 +66,8 @@ class Batch:
 
     def is_unchanged(self, name: bytes) -> None:
         self.unchanged += 1
-        if self.report_unchanged:
-            self.is_reported(name)
-
-    def is_reported(self, name: bytes) -> None:
-        self.items.append((message.UNCHANGED, self.path + b"\0" + name))
+        if self._report_unchanged:
+            self.items.append((message.UNCHANGED, self.path + b"\0" + name))
 
     def found(
         self, path: bytes, kind: Kind, found: Any, target: bytes | None, known: bool, damage: str | None
@@ -74,8 +78,4 @@ class Batch:
         )
 
     def not_readable(self, name: bytes, error: OSError) -> None:
-        path = self.path + b"\0" + name
-        if error.errno in VANISHED:
-            self.items.append((message.GONE, path))
-        else:
-            self.items.append((message.PROBLEM, path, f"can't read: {error.strerror}", Severity.WARNING))
+        self.items.append(unreadable(self.path + b"\0" + name, error))

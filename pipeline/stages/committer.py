@@ -234,7 +234,7 @@ class Committer:
 
         Yields after each decision, so that the caller can look around, and stop.
         """
-        self.leave_all_folders()
+        self._leave_folders(b"")
         self._journal.close_group()
         yield from self._delete_missing()
         self._journal.close_group()
@@ -243,9 +243,6 @@ class Committer:
             self._journal.close_group()
         yield from self._apply_retention()
         self._journal.close_group()
-
-    def leave_all_folders(self) -> None:
-        self._leave_folders(b"")
 
     def _delete_missing(self) -> Iterator[None]:
         deletions = self._cleared + self._missing_count

@@ -113,9 +113,7 @@ class Hasher:
             return
         try:
             if row is not None and self._is_unchanged(handle, name, row, batch):
-                batch.unchanged += 1
-                if batch.report_unchanged:
-                    batch.is_reported(name)
+                batch.is_unchanged(name)
             else:
                 self._open_file(handle, name, Record._make(row) if row is not None else None, batch)
         except OSError as error:
@@ -287,9 +285,8 @@ class Hasher:
         """The content's staged copy: already there, from the buffer, or by reading the file again."""
         if self._staging < 0:
             return read
-        while (
-            read.staged is None and not read.in_buffer
-        ):  # the file may have shrunk into the buffer meanwhile
+        # The file may have shrunk into the buffer meanwhile, or have grown out of it again.
+        while read.staged is None and not read.in_buffer:
             read = self._read_settled(handle, os.fstat(handle), None, batch)
         if read.staged is not None:
             return read

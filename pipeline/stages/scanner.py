@@ -10,7 +10,6 @@ ends the process; the parent notices.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,16 +17,15 @@ from typing import Any
 
 from pipeline.filters import Filter
 from pipeline.model import message, treepath
-from pipeline.model.errors import Severity
 from pipeline.model.record import Area, Kind, Stat
+from pipeline.stages.batch import unreadable
 from pipeline.stages.setup import ScanSetup, SourceRoot
 from pipeline.store.folders import FOLDER_FLAGS, Folders
-from pipeline.store.reading import Reader, read_range
+from pipeline.store.reading import Readable, Reader, read_range
 
 BATCH_ITEMS = 256
 BATCH_BYTES = 16 << 20
 
-_VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _KIND, _SIZE, _AREA = 1, 8, 11  # positions in a record's row
 
 Row = tuple[Any, ...]
@@ -114,11 +112,11 @@ class Scanner:
         self._setup = setup
         self._filter = Filter(setup.exclude_patterns)
         self._batches = Batches(send)
-        self._connection = Reader(Path(setup.state))
+        self._state = Reader(Path(setup.state))
 
     def scan(self) -> None:
         for source in self._setup.sources:
-            _SourceWalk(source, self._connection, self._filter, self._setup.excluded, self._batches).walk()
+            _SourceWalk(source, self._state, self._filter, self._setup.excluded, self._batches).walk()
         self._batches.flush()
 
 
@@ -128,14 +126,14 @@ class _SourceWalk:
     def __init__(
         self,
         source: SourceRoot,
-        connection: Any,
+        state: Readable,
         exclude: Filter,
         excluded: frozenset[tuple[int, int]],
         batches: Batches,
     ) -> None:
         self._root_path = source.name
         _, high = treepath.below(source.name)
-        self._known = Known(lambda low: read_range(connection, low, high, with_low=True), source.name)
+        self._known = Known(lambda low: read_range(state, low, high, with_low=True), source.name)
         self._root = os.open(source.path, FOLDER_FLAGS)
         self._folders = Folders(self._root)
         self._filter = exclude
@@ -220,10 +218,7 @@ class _SourceWalk:
 
     def _not_readable(self, path: bytes, error: OSError) -> None:
         self._known.skip_below(path)
-        if error.errno in _VANISHED:
-            self._batches.add((message.GONE, path))
-        else:
-            self._batches.add((message.PROBLEM, path, f"can't read: {error.strerror}", Severity.WARNING))
+        self._batches.add(unreadable(path, error))
 
     def _size_of(self, relative: bytes, name: bytes) -> int:
         try:

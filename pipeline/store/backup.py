@@ -1,6 +1,6 @@
 """Opening a backup: its own folder, its lock, its state.
 
-In: the backup root's path. Out: an open `Backup`, or for a dry run a `Scratch` that leaves no trace.
+In: the backup root's path. Out: an open `Backup`; for a dry run, one that leaves no trace.
 Guarantees: nothing is made, moved or swept before it is sure that the root is empty or ours; the program's
 own folders are 0700 and never links; a dry run works on a copy of the state outside the backup.
 Fails with `StateError` (not ours, or no valid state), `LockedError`, `BackupSideError`.

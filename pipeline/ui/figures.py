@@ -110,7 +110,6 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
         *((label, counts.by_action[action]) for action, label in _ACTION_LABELS.items()),
         ("special files, recorded only", counts.specials),
         ("vanished meanwhile", counts.vanished),
-        ("excluded by filters", counts.excluded),
         ("warnings", counts.warnings),
         ("errors", counts.errors),
     ]
