@@ -24,6 +24,10 @@ from pipeline.planner.words import change_words
 
 
 def plan_folder(entry: Entry, facts: Facts, context: Context) -> Plan:
+    """A folder that was found: new, changed, come back, in place of something else, or as it was.
+
+    Where its own mode is still to be applied, the plan's record has PENDING_MODE.
+    """
     record = facts.record
     pending = entry._replace(stat=entry.stat._replace(mode=PENDING_MODE, size=0))
     if record is None or (not record.is_present and not is_stored(record)):

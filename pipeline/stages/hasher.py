@@ -146,6 +146,7 @@ class Hasher:
             or kind != 0  # a file
             or area == 2  # deleted
             or before.st_mode != mode
+            or before.st_ctime_ns != ctime_ns  # then `_open_file` reads it: not twice
         ):
             return False
         content = os.read(handle, size + 1)  # one more would show that it has grown
