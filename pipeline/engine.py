@@ -23,12 +23,15 @@ from pipeline.config import Config
 from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity
 from pipeline.model.plan import Action, Plan
 from pipeline.model.report import Counts, Monitor, Progress, RunInfo, Summary
-from pipeline.pool.forkserver import start_fork_server
+from pipeline.pool.children import Station
+from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.sources import Resolved
 from pipeline.stages import digest
 from pipeline.stages.committer import Committer, Rules
+from pipeline.stages.hasher import Hasher
 from pipeline.stages.recovery import recover
+from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.store.backup import Backup, open_backup, open_scratch
 from pipeline.store.files import StoredFiles
@@ -47,7 +50,7 @@ def run(config: Config, monitor: Monitor, *, dry_run: bool, stop: Callable[[], b
     Raises PipelineError. `monitor.finished` has been called whenever `monitor.started` was.
     """
     started_ns = time.time_ns()
-    context = start_fork_server()  # before anything is opened: children inherit nothing
+    context = start_fork_server(*BACKING_UP)  # before anything is opened: children inherit nothing
     resolved = sources.resolve(config)
     sources.check_places(config, resolved)
     root = config.backup_root
@@ -186,7 +189,8 @@ class _Run:
             check_stored=self._looks_at_stored,
             report_unchanged=self._monitor.wants_skips,
         )
-        return Line(context, scan, hashing, config.workers.count or len(os.sched_getaffinity(0)))
+        workers = config.workers.count or len(os.sched_getaffinity(0))
+        return Line(context, Station(Scanner, scan), Station(Hasher, hashing), workers)
 
     def _journal(self, number: int) -> Journal:
         full = self._config.durability == "full"
@@ -301,7 +305,7 @@ class _Run:
         if now_s - self._progress_s < PROGRESS_S:
             return
         self._progress_s = now_s
-        scan_ended = line is None or line.scan_has_ended
+        scan_ended = line is None or line.walk_has_ended
         self._monitor.progress(
             Progress(
                 files_found=line.files_found if line is not None else self._counts.files,

@@ -27,10 +27,13 @@ from pipeline.layout import SourcePlace
 from pipeline.model import message, treepath
 from pipeline.model.errors import StationError
 from pipeline.pool.channel import Frame
-from pipeline.pool.children import Child
+from pipeline.pool.children import Child, Station
 from pipeline.pool.forkserver import start_fork_server
 from pipeline.pool.line import Line
-from pipeline.pool.retry import KILLED_TWO, Retry
+from pipeline.pool.retry import Retry
+from pipeline.stages.batch import KILLED_TWO
+from pipeline.stages.hasher import Hasher
+from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.store.state import SCHEMA, connect_writer
 
@@ -85,13 +88,13 @@ def open_line(tree: Path, workers: int, silence_s: float = 300.0) -> Line:
     sources = (SourceRoot(SourcePlace(b"s", True), os.fsencode(tree / "source")),)
     scan = ScanSetup(sources, frozenset(), (), os.fspath(tree / "state.db"))
     hashing = HashSetup(sources, "sha256", "content", None, 1, False, False, True)
-    return Line(start_fork_server(), scan, hashing, workers, silence_s)
+    return Line(start_fork_server(), Station(Scanner, scan), Station(Hasher, hashing), workers, silence_s)
 
 
 def children(line: Line) -> list[Child]:
     """The scanner first."""
-    assert line._scanner is not None, "it runs until it is asked"
-    return [line._scanner, *(worker.child for worker in line._workers.values())]
+    assert line._walker is not None, "it runs until it is asked"
+    return [line._walker, *(worker.child for worker in line._workers.values())]
 
 
 def pid_of(child: Child) -> int:
@@ -154,7 +157,7 @@ def test_results_come_in_scan_order(tree: Path, workers: int) -> None:
     with open_line(tree, workers) as line:
         answers = Answers(line)
         answers.rest()
-        assert line.scan_has_ended
+        assert line.walk_has_ended
         assert line.files_found == FOLDERS * FILES
     assert_all_answered(answers, tree)
 
@@ -216,7 +219,7 @@ def test_a_killed_scanner_ends_the_run(tree: Path) -> None:
     """What it had not listed must never be taken for missing: no end is made up for it."""
     with open_line(tree, 2) as line:
         kill(pid_of(children(line)[0]))
-        with pytest.raises(StationError, match="scanner was killed"):
+        with pytest.raises(StationError, match="walk over the files was killed"):
             Answers(line).rest()
 
 
@@ -224,7 +227,7 @@ def test_a_scanner_that_fails_tells_why(tmp_path: Path, tree: Path) -> None:
     gone = SourceRoot(SourcePlace(b"s", True), os.fsencode(tmp_path / "gone"))
     scan = ScanSetup((gone,), frozenset(), (), os.fspath(tree / "state.db"))
     hashing = HashSetup((), "sha256", "content", None, 1, False, False, False)
-    with Line(start_fork_server(), scan, hashing, 1) as line:
+    with Line(start_fork_server(), Station(Scanner, scan), Station(Hasher, hashing), 1) as line:
         with pytest.raises(StationError, match="FileNotFoundError"):
             Answers(line).rest()
 
@@ -323,7 +326,7 @@ def path_of(frame: Frame) -> bytes:
 def test_a_deadly_item_becomes_a_problem_and_the_rest_goes_on(deadly: list[bytes]) -> None:
     """The first death splits the batch into single items; the second at one of them gives up that one. A
     folder and a missing path need no worker: given up, all below the folder would be held back."""
-    retry = Retry(Frame(7, 2, 100, message.encode(ITEMS)))
+    retry = Retry(Frame(7, 2, 100, message.encode(ITEMS)), Hasher.given_up)
     tried = []
     while (frame := retry.next_frame()) is not None:
         assert frame.number == 7
@@ -348,6 +351,6 @@ def test_a_deadly_item_becomes_a_problem_and_the_rest_goes_on(deadly: list[bytes
 
 
 def test_a_batch_without_items_is_done_at_once() -> None:
-    retry = Retry(Frame(1, 0, 0, message.encode([[message.INSIDE, b"s"]])))
+    retry = Retry(Frame(1, 0, 0, message.encode([[message.INSIDE, b"s"]])), Hasher.given_up)
     assert retry.next_frame() is None
     assert message.decode_results(retry.results()) == (0, 0, 0, 0, 0, [])

@@ -1,6 +1,7 @@
 """What runs in the child processes, and how they are started.
 
-Children come from the fork server. Each has a pipe of its own in each direction, shared with no other child.
+In: stations, named by their classes, and what they are told. Out: running children. They come from the fork
+server; each has a pipe of its own in each direction, shared with no other child.
 Guarantees: a child never outlives its parent: a thread watches a pipe whose other end only the parent holds.
 Ctrl-C is the parent's matter. A child's last words (a traceback) reach the parent as a FAILED frame.
 """
@@ -14,12 +15,22 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame, Inbox, Outbox, read_frame, write_frame
-from pipeline.stages.hasher import Hasher
-from pipeline.stages.scanner import Scanner
-from pipeline.stages.setup import HashSetup, ScanSetup
+
+
+class Station(NamedTuple):
+    """A class of `pipeline.stages`, and the setup that its object in the child is made with.
+
+    A walker is `kind(setup, send)`, with a method `walk()` that sends batches and returns at the end.
+    A worker is `kind(setup, number, alive)`, with a method `process(payload)` that answers a batch with its
+    results, its number of files and the bytes that it has read, and a static method `given_up(item, folder)`:
+    the result of an item at which two workers have died.
+    """
+
+    kind: Any
+    setup: Any
 
 
 def _prepare(lifeline: Connection) -> None:
@@ -36,7 +47,7 @@ def _die_with_parent(lifeline: Connection) -> None:
     os._exit(1)
 
 
-def _run_scanner(setup: ScanSetup, lifeline: Connection, outbox: Connection) -> None:
+def _run_walker(station: Station, lifeline: Connection, outbox: Connection) -> None:
     """Sends numbered batches, then END. Closes nothing: the parent reads until END."""
     _prepare(lifeline)
     handle, number = outbox.fileno(), 0
@@ -47,7 +58,7 @@ def _run_scanner(setup: ScanSetup, lifeline: Connection, outbox: Connection) -> 
         number += 1
 
     try:
-        Scanner(setup, send).scan()
+        station.kind(station.setup, send).walk()
         write_frame(handle, Frame(END, 0, number, b""))
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
@@ -56,7 +67,7 @@ def _run_scanner(setup: ScanSetup, lifeline: Connection, outbox: Connection) -> 
 
 
 def _run_worker(
-    setup: HashSetup, number: int, lifeline: Connection, inbox: Connection, outbox: Connection
+    station: Station, number: int, lifeline: Connection, inbox: Connection, outbox: Connection
 ) -> None:
     """Takes batches until the parent closes the inbox; answers each under its number."""
     _prepare(lifeline)
@@ -66,10 +77,10 @@ def _run_worker(
         write_frame(out, Frame(ALIVE, 0, size_bytes, b""))
 
     try:
-        hasher = Hasher(setup, number, alive)
+        worker = station.kind(station.setup, number, alive)
         while (frame := read_frame(inbox.fileno())) is not None:
             write_frame(out, Frame(BEGUN, 0, 0, b""))
-            payload, files, size_bytes = hasher.process(frame.payload)
+            payload, files, size_bytes = worker.process(frame.payload)
             write_frame(out, Frame(frame.number, files, size_bytes, payload))
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
@@ -78,7 +89,7 @@ def _run_worker(
 
 
 class Child(NamedTuple):
-    """A running child as the parent sees it. outbox: None for the scanner, which is told nothing more."""
+    """A running child as the parent sees it. outbox: None for a walker, which is told nothing more."""
 
     process: ForkServerProcess
     inbox: Inbox
@@ -96,22 +107,22 @@ class Child(NamedTuple):
             end.close()
 
 
-def start_scanner(context: ForkServerContext, setup: ScanSetup) -> Child:
+def start_walker(context: ForkServerContext, station: Station) -> Child:
     lifeline, lifeline_end = context.Pipe(duplex=False)
     results, results_end = context.Pipe(duplex=False)
-    process = context.Process(target=_run_scanner, args=(setup, lifeline, results_end), daemon=True)
+    process = context.Process(target=_run_walker, args=(station, lifeline, results_end), daemon=True)
     process.start()
     lifeline.close()
     results_end.close()
     return Child(process, Inbox(results.fileno()), None, (results, lifeline_end))
 
 
-def start_worker(context: ForkServerContext, setup: HashSetup, number: int) -> Child:
+def start_worker(context: ForkServerContext, station: Station, number: int) -> Child:
     lifeline, lifeline_end = context.Pipe(duplex=False)
     jobs_end, jobs = context.Pipe(duplex=False)
     results, results_end = context.Pipe(duplex=False)
     process = context.Process(
-        target=_run_worker, args=(setup, number, lifeline, jobs_end, results_end), daemon=True
+        target=_run_worker, args=(station, number, lifeline, jobs_end, results_end), daemon=True
     )
     process.start()
     for end in (lifeline, jobs_end, results_end):

@@ -11,13 +11,18 @@ import signal
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
-_PRELOADED = "pipeline.pool.children"
+_CHILDREN = "pipeline.pool.children"
+BACKING_UP = ("pipeline.stages.scanner", "pipeline.stages.hasher")
+"""The modules of the stations of a run."""
 
 
-def start_fork_server() -> ForkServerContext:
-    """The context that starts children. Calling it again finds the server running."""
+def start_fork_server(*stations: str) -> ForkServerContext:
+    """The context that starts children. stations: modules that they will need.
+
+    Calling it again finds the server running.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_PRELOADED])
+    context.set_forkserver_preload([_CHILDREN, *stations])
     # Its end would look like the end of all children; so what stops the run (SIGTERM to the whole group) must
     # leave it alone. Being ignored is inherited; the children say for themselves what they ignore.
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,12 +1,12 @@
-"""The line: one scanner, many workers, results in scan order.
+"""The line: one walker (for a run, the scanner), many workers, results in the walker's order.
 
-In: the setups of the stations. Out: the results of each batch, strictly in the scanner's order.
+In: two stations. Out: the results of each batch, strictly in the order in which the walker sent them.
 Guarantees: every batch is answered exactly once, also when workers die; what is in flight is bounded (the
 window), and so is what waits to be put in order (promise 6); a dead or silent worker is replaced, and its
 batches are given out again, the one that it was at file by file; a file that kills two workers becomes a
-PROBLEM. Fails with StationError where the scanner dies.
+PROBLEM. Fails with StationError where the walker dies.
 
-Who closes what: the scanner ends by itself after its END frame; a worker ends when its inbox is closed;
+Who closes what: the walker ends by itself after its END frame; a worker ends when its inbox is closed;
 `close` ends whatever still runs. The parent waits on all pipes and on the processes' sentinels together.
 """
 
@@ -22,9 +22,8 @@ from pipeline.model import message
 from pipeline.model.errors import StationError
 from pipeline.model.message import Results
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame
-from pipeline.pool.children import Child, start_scanner, start_worker
+from pipeline.pool.children import Child, Station, start_walker, start_worker
 from pipeline.pool.retry import Retry
-from pipeline.stages.setup import HashSetup, ScanSetup
 
 BATCHES_PER_WORKER = 2
 WAITING_BATCHES = 64
@@ -51,27 +50,27 @@ class Line:
     def __init__(
         self,
         context: ForkServerContext,
-        scan: ScanSetup,
-        hashing: HashSetup,
+        walker: Station,
+        worker: Station,
         workers: int,
         silence_s: float = SILENCE_S,
     ) -> None:
         self._context = context
-        self._hashing = hashing
+        self._station = worker
         self._silence_s = silence_s
         self._selector = selectors.DefaultSelector()
-        self._waiting: deque[Frame] = deque()  # from the scanner, not yet given out
+        self._waiting: deque[Frame] = deque()  # from the walker, not yet given out
         self._done: dict[int, bytes] = {}  # answered, waiting for their turn
         self._retries: dict[int, Retry] = {}  # batches that are given out again file by file
         self._next = 0  # the batch whose turn it is
-        self._total: int | None = None  # how many batches there are, once the scanner has said END
+        self._total: int | None = None  # how many batches there are, once the walker has said END
         self._window = WINDOW_BATCHES + 8 * workers
         self._workers: dict[int, _Worker] = {}
         self._started = 0
         self._deaths = 0  # since a worker has last answered
         self.files_found = 0
-        self._scanner: Child | None = start_scanner(context, scan)
-        self._register(self._scanner, "scanner")
+        self._walker: Child | None = start_walker(context, walker)
+        self._register(self._walker, "walker")
         for _ in range(workers):
             self._start_worker()
 
@@ -82,7 +81,7 @@ class Line:
         self.close()
 
     @property
-    def scan_has_ended(self) -> bool:
+    def walk_has_ended(self) -> bool:
         return self._total is not None
 
     @property
@@ -107,14 +106,14 @@ class Line:
     def close(self) -> None:
         """End what still runs. Nothing is lost by it: only the parent owns anything."""
         children = [worker.child for worker in self._workers.values()]
-        if self._scanner is not None:
-            children.append(self._scanner)
+        if self._walker is not None:
+            children.append(self._walker)
         for child in children:
             child.kill()
         for child in children:
             child.release()
         self._workers.clear()
-        self._scanner = None
+        self._walker = None
         self._selector.close()
 
     # -- giving out ---------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ class Line:
             assert worker.child.outbox is not None, "workers have one"
             worker.child.outbox.put(frame)
         self._watch_outboxes()
-        self._listen_to_scanner()
+        self._listen_to_walker()
 
     def _watch_outboxes(self) -> None:
         for number, worker in self._workers.items():
@@ -143,27 +142,27 @@ class Line:
             elif not watched:
                 self._selector.register(outbox.handle, selectors.EVENT_WRITE, ("outbox", number))
 
-    def _listen_to_scanner(self) -> None:
-        """Only while there is room: a full pipe makes the scanner wait."""
-        if self._scanner is None:
+    def _listen_to_walker(self) -> None:
+        """Only while there is room: a full pipe makes the walker wait."""
+        if self._walker is None:
             return
-        handle = self._scanner.inbox.handle
+        handle = self._walker.inbox.handle
         listening = handle in self._selector.get_map()
         if listening and len(self._waiting) >= WAITING_BATCHES:
             self._selector.unregister(handle)
         elif not listening and len(self._waiting) < WAITING_BATCHES:
-            self._selector.register(handle, selectors.EVENT_READ, ("scanner", 0))
+            self._selector.register(handle, selectors.EVENT_READ, ("walker", 0))
 
     # -- taking back --------------------------------------------------------------------------------------
 
     def _on_event(self, what: str, number: int) -> None:
-        if what in ("scanner", "scanner ended"):
-            if self._scanner is None:
+        if what in ("walker", "walker ended"):
+            if self._walker is None:
                 return
-            if what == "scanner ended":
-                self._scanner_ended(self._scanner)
+            if what == "walker ended":
+                self._walker_ended(self._walker)
             else:
-                self._from_scanner(self._scanner.inbox.take())
+                self._from_walker(self._walker.inbox.take())
         elif number in self._workers:
             worker = self._workers[number]
             if what == "worker":
@@ -173,27 +172,27 @@ class Line:
             elif worker.child.outbox is not None:
                 worker.child.outbox.flush()
 
-    def _from_scanner(self, frames: list[Frame]) -> None:
+    def _from_walker(self, frames: list[Frame]) -> None:
         for frame in frames:
             if frame.number == END:
                 self._total = frame.size_bytes
             elif frame.number == FAILED:
-                raise StationError(f"the scanner failed:\n{frame.payload.decode()}")
+                raise StationError(f"the walk failed:\n{frame.payload.decode()}")
             else:
                 self.files_found += frame.files
                 self._waiting.append(frame)
 
-    def _scanner_ended(self, scanner: Child) -> None:
+    def _walker_ended(self, walker: Child) -> None:
         """Take what it had still sent; without END it was cut."""
-        self._from_scanner(scanner.inbox.take_rest())
+        self._from_walker(walker.inbox.take_rest())
         if self._total is None:
             raise StationError(
-                "the scanner was killed",
+                "the walk over the files was killed",
                 "What was committed stays valid; run again, and the backup goes on from there.",
             )
-        self._unregister(scanner)
-        scanner.release()
-        self._scanner = None
+        self._unregister(walker)
+        walker.release()
+        self._walker = None
 
     def _from_worker(self, worker: _Worker, frames: list[Frame]) -> None:
         for frame in frames:
@@ -243,7 +242,7 @@ class Line:
         """The batch at which a worker died: file by file; a single file at which two died is given up."""
         retry = self._retries.get(given.number)
         if retry is None:
-            retry = self._retries[given.number] = Retry(given)
+            retry = self._retries[given.number] = Retry(given, self._station.kind.given_up)
         else:
             retry.killed()
         self._go_on_with(given.number, retry)
@@ -268,7 +267,7 @@ class Line:
     def _start_worker(self) -> None:
         self._started += 1
         number = self._started
-        child = start_worker(self._context, self._hashing, number)
+        child = start_worker(self._context, self._station, number)
         self._workers[number] = _Worker(child, time.monotonic())
         self._register(child, "worker", number)
 

@@ -2,24 +2,25 @@
 
 In: the batch's frame. Out: frames of one item each, and at the end one payload as if nothing had happened.
 Guarantees: every item is answered exactly once and in order; an item at which a second worker dies becomes a
-PROBLEM of its path. Pure bookkeeping: processes and pipes are the line's matter.
+result that says so. Pure bookkeeping: processes and pipes are the line's matter.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from pipeline.model import message
-from pipeline.model.errors import Severity
 from pipeline.model.message import Results
-from pipeline.model.record import Kind
 from pipeline.pool.channel import Frame
 
-KILLED_TWO = "two workers died while they were at it; skipped"
+GivenUp: TypeAlias = Callable[[list[Any], bytes], Any]
+"""The result of an item, given the folder that it is in, where no worker lives long enough to give it."""
 
 
 class Retry:
-    def __init__(self, given: Frame) -> None:
+    def __init__(self, given: Frame, given_up: GivenUp) -> None:
+        self._given_up = given_up
         self._number = given.number
         self._items = message.decode_items(given.payload)
         self._inside: list[Any] | None = None
@@ -51,34 +52,12 @@ class Retry:
     def killed(self) -> None:
         """A second worker died, at the item that was given out last."""
         item = self._items[self._next]
-        files = int(item[0] == message.FILE)
+        folder = self._inside[1] if self._inside is not None else b""
         self._results = self._results._replace(
-            files=self._results.files + files, items=[*self._results.items, self._without_worker(item)]
+            files=self._results.files + int(item[0] == message.FILE),
+            items=[*self._results.items, self._given_up(item, folder)],
         )
         self._next += 1
-
-    def _without_worker(self, item: list[Any]) -> list[Any]:
-        """An item's result where no worker lives long enough to give it. Only files need one to be read."""
-        if item[0] == message.FOLDER:
-            _, path, found, row = item
-            return [
-                message.FOUND,
-                path,
-                Kind.FOLDER,
-                found,
-                None,
-                None,
-                False,
-                row is not None,
-                None,
-                None,
-                0,
-                None,
-            ]
-        if item[0] in (message.FILE, message.LINK, message.SPECIAL):
-            assert self._inside is not None, "the scanner says it before the first name"
-            return [message.PROBLEM, self._inside[1] + b"\0" + item[1], KILLED_TWO, Severity.ERROR]
-        return item
 
     def results(self) -> bytes:
         return message.encode(self._results)

@@ -21,6 +21,9 @@ VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What opening says when the entry that was listed is no longer there, or is a link now."""
 
 
+KILLED_TWO = "two workers died while they were at it; skipped"
+
+
 def unreadable(path: bytes, error: OSError) -> tuple[Any, ...]:
     """The result for an entry that could not be read: vanished since it was listed, or a problem."""
     if error.errno in VANISHED:

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 from pipeline import layout
 from pipeline.model import message, treepath
+from pipeline.model.errors import Severity
 from pipeline.model.record import Area, Kind, Record, Stat
 from pipeline.stages import digest
-from pipeline.stages.batch import VANISHED, Batch, Source
+from pipeline.stages.batch import KILLED_TWO, VANISHED, Batch, Source
 from pipeline.stages.setup import HashSetup
 from pipeline.store.folders import Folders
 from pipeline.store.staging import Expected, StagingFile, damage_of
@@ -80,6 +81,17 @@ class Hasher:
             batch.files, batch.unchanged, batch.specials, batch.bytes_read, batch.bytes_stored, batch.items,
         )  # fmt: skip
         return message.encode(results), batch.files, batch.bytes_read
+
+    @staticmethod
+    def given_up(item: list[Any], folder: bytes) -> Any:
+        """The result of an item at which two workers have died. Only files need one to be read."""
+        if item[0] == message.FOLDER:
+            _, path, found, row = item
+            known = row is not None
+            return [message.FOUND, path, Kind.FOLDER, found, None, None, False, known, None, None, 0, None]
+        if item[0] in (message.FILE, message.LINK, message.SPECIAL):
+            return [message.PROBLEM, treepath.join(folder, item[1]), KILLED_TWO, Severity.ERROR]
+        return item
 
     def _item(self, item: list[Any], batch: Batch) -> None:
         tag = item[0]

@@ -114,7 +114,7 @@ class Scanner:
         self._batches = Batches(send)
         self._state = Reader(Path(setup.state))
 
-    def scan(self) -> None:
+    def walk(self) -> None:
         for source in self._setup.sources:
             _SourceWalk(source, self._state, self._filter, self._setup.excluded, self._batches).walk()
         self._batches.flush()
