@@ -68,6 +68,12 @@ class ConfigError(PipelineError):
         self.example = example
 
 
+class ArgumentError(PipelineError):
+    """An argument that names nothing in this backup, or something that can't be done with it."""
+
+    exit_code = ExitCode.USAGE
+
+
 class SourceError(PipelineError):
     """A source that can't be what it was: missing, not a folder, or suddenly empty."""
 

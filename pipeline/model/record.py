@@ -138,6 +138,38 @@ class Version(NamedTuple):
     ended_run: int | None
 
 
+class Held(NamedTuple):
+    """An entry state that a run left behind, and where its content lies now. Columns of `store.past`.
+
+    from_run, to_run: the runs in which it was current, to_run excluded; None: it still is.
+    area: where its content lies while it is the path's latest content; None: it is the version `number`.
+    status: that version's, None where there is none. ended_run: the run that pruned it or found it lost.
+    mode: -1 where only the stored file knows it (in a state that was rebuilt).
+    """
+
+    path: bytes
+    kind: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    size: int
+    digest: bytes | None
+    target: bytes | None
+    number: int
+    from_run: int
+    to_run: int | None
+    area: int | None
+    status: int | None
+    pinned: int
+    ended_run: int | None
+
+    @property
+    def is_within_reach(self) -> bool:
+        """Whether its content is still stored. Folders and special files have none that could be gone."""
+        return not Kind(self.kind).has_content or self.area is not None or self.status == VersionStatus.KEPT
+
+
 def signed64(number: int) -> int:
     """An unsigned 64-bit number (an inode) as SQLite's signed one."""
     return number - (1 << 64) if number >= 1 << 63 else number

@@ -11,6 +11,7 @@ Guarantees: `shown` never holds a control character or a line break, whatever th
 from __future__ import annotations
 
 import unicodedata
+from base64 import b64encode
 
 SEPARATOR = b"\0"
 _LINE_BREAKERS = {"Cc", "Zl", "Zp", "Cs"}
@@ -46,6 +47,22 @@ def below(path: bytes) -> tuple[bytes, bytes]:
 
 def is_below(path: bytes, folder: bytes) -> bool:
     return path.startswith(folder + SEPARATOR)
+
+
+def is_valid(path: object) -> bool:
+    """Whether it can be a tree path at all: what a state says is not to be trusted with file names."""
+    return isinstance(path, bytes) and all(map(is_name, path.split(SEPARATOR)))
+
+
+def json_fields(field: str, name: bytes | None) -> dict[str, str | None]:
+    """A name for JSON: lossy where it isn't UTF-8, with the exact bytes in base 64 beside it."""
+    if name is None:
+        return {field: None}
+    try:
+        return {field: name.decode("utf-8")}
+    except UnicodeDecodeError:
+        exact = b64encode(name).decode("ascii")
+        return {field: name.decode("utf-8", "replace"), f"{field}_b64": exact}
 
 
 def escaped(name: bytes) -> str:

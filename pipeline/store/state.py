@@ -66,12 +66,17 @@ _WRITE_RECORD = f"REPLACE INTO files VALUES ({', '.join('?' * len(Record._fields
 _WRITE_VERSION = f"REPLACE INTO versions VALUES ({', '.join('?' * len(Version._fields))})"
 
 
+_NOT_OUR_FORM = ("no such table", "no such column", "unsupported file format")
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """SQLite's errors as ours: what can't be written is the disk's matter, what can't be read the state's."""
     try:
         yield
     except sqlite3.OperationalError as error:
+        if str(error).startswith(_NOT_OUR_FORM):
+            raise StateError(f"state.db is damaged: {error}", REBUILD_ADVICE) from error
         raise BackupSideError(f"can't use state.db: {error}") from error
     except sqlite3.DatabaseError as error:
         raise StateError(f"state.db is damaged: {error}", REBUILD_ADVICE) from error

@@ -6,7 +6,6 @@ Guarantees: every line is valid UTF-8; a name that isn't has its exact bytes bes
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Any, Protocol
 
 import orjson
@@ -50,18 +49,20 @@ class JsonLines:
     def acted(self, plan: Plan) -> None:
         if not self._actions or plan.action is None:
             return
-        line = {"type": "action", "action": plan.action.value}
-        line |= _name("path", treepath.with_slashes(plan.path)) | {"reason": _lossy(plan.reason)}
-        self._print(line | _name("stored_at", plan.stored_at))
+        line: dict[str, Any] = {"type": "action", "action": plan.action.value}
+        line |= treepath.json_fields("path", treepath.with_slashes(plan.path))
+        line["reason"] = _lossy(plan.reason)
+        self._print(line | treepath.json_fields("stored_at", plan.stored_at))
 
     def skipped(self, path: bytes) -> None:
         """Unchanged files are only counted."""
 
     def problem(self, problem: Problem) -> None:
         path = None if problem.path is None else treepath.with_slashes(problem.path)
-        line = {"type": problem.severity.value, **_name("path", path), "cause": _lossy(problem.cause)}
+        line: dict[str, Any] = {"type": problem.severity.value, **treepath.json_fields("path", path)}
+        line["cause"] = _lossy(problem.cause)
         if problem.at is not None:
-            line |= _name("stored_at", problem.at)
+            line |= treepath.json_fields("stored_at", problem.at)
         self._errors += problem.severity is Severity.ERROR
         self._print(line)
         self._out.flush()
@@ -95,15 +96,6 @@ def summary_line(summary: Summary, errors_told: int) -> dict[str, Any]:
         "bytes_stored": counts.bytes_stored,
         "seconds": round(summary.seconds, 3),
     }
-
-
-def _name(key: str, name: bytes | None) -> dict[str, Any]:
-    if name is None:
-        return {key: None}
-    try:
-        return {key: name.decode()}
-    except UnicodeDecodeError:
-        return {key: name.decode("utf-8", "replace"), f"{key}_b64": b64encode(name).decode()}
 
 
 def _lossy(text: str) -> str:

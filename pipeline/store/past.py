@@ -1,0 +1,111 @@
+"""What the state knows of earlier runs: entry states as runs left them, and what differs between two.
+
+In: a reading connection, runs, ranges of paths. Out: `Held` rows in scan order, a bounded piece at a time.
+Guarantees: `read_held` answers "what was there at the end of run R" by the primary keys of `files` and
+`history` alone: both keep, for every entry state, from which run to which run it was current, so one indexed
+query serves at any size (`test_past.py` reads it from SQLite's own query plan). Fails with SQLite's errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pipeline.model.record import Area, Held, Kind, Version, VersionStatus
+from pipeline.store.reading import RANGE_ROWS, Readable
+
+NOW = (1 << 63) - 1
+"""As a run: the state as it is, whatever run is or was at work."""
+
+# A record whose stored content was lost has neither digest nor target, but its kind has content.
+_LOST = f"f.kind IN ({Kind.FILE:d}, {Kind.LINK:d}) AND f.digest IS NULL AND f.target IS NULL"
+_CURRENT = f"""
+    SELECT f.path, f.kind, f.mode, f.uid, f.gid, f.mtime_ns, f.size, f.digest, f.target, f.number,
+        f.since_run AS from_run, NULL AS to_run, CASE WHEN {_LOST} THEN NULL ELSE f.area END,
+        CASE WHEN {_LOST} THEN {VersionStatus.LOST:d} END, 0, f.since_run
+    FROM files AS f WHERE f.area != {Area.DELETED:d}"""
+_CLOSED = f"""
+    SELECT h.path, h.kind, h.mode, h.uid, h.gid, h.mtime_ns, h.size, h.digest, h.target, h.number,
+        h.from_run, h.to_run, CASE WHEN h.number = f.number AND NOT ({_LOST}) THEN f.area END,
+        v.status, coalesce(v.pinned, 0), v.ended_run
+    FROM history AS h JOIN files AS f ON f.path = h.path
+        LEFT JOIN versions AS v ON v.path = h.path AND v.number = h.number"""
+
+
+def _in_order(current: str, closed: str) -> str:
+    """Both tables as one stream; SQLite merges two walks along their primary keys."""
+    return f"{_CURRENT} AND {current} UNION ALL {_CLOSED} WHERE {closed} ORDER BY 1 LIMIT {RANGE_ROWS}"
+
+
+HELD = _in_order(
+    "f.path > :low AND f.path < :high AND f.since_run <= :run",
+    "h.path > :low AND h.path < :high AND h.from_run <= :run AND h.to_run > :run",
+)
+HELD_AT = HELD.replace(".path > :low", ".path >= :low")
+BEGUN = _in_order(
+    "f.path > :low AND f.path < :high AND f.since_run > :old AND f.since_run <= :new",
+    "h.path > :low AND h.path < :high AND h.from_run > :old AND h.from_run <= :new AND h.to_run > :new",
+)
+ENDED = (
+    f"{_CLOSED} WHERE h.path > :low AND h.path < :high"
+    f" AND h.from_run <= :old AND h.to_run > :old AND h.to_run <= :new ORDER BY h.path LIMIT {RANGE_ROWS}"
+)
+
+
+class RunRow(NamedTuple):
+    """A run as the state has it. Times in nanoseconds since 1970. status: `ok`, `warnings`, `interrupted`.
+
+    ended_ns: None where it was cut. counts: its figures as JSON, None where it was cut.
+    """
+
+    number: int
+    started_ns: int
+    ended_ns: int | None
+    status: str
+    counts: str | None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.status in ("ok", "warnings")
+
+
+def read_held(state: Readable, run: int, low: bytes, high: bytes, with_low: bool = False) -> Iterator[Held]:
+    """The entry states with low < path < high at the end of a run, in scan order. run: NOW for the latest."""
+    yield from _pieces(state, HELD_AT if with_low else HELD, HELD, {"run": run, "low": low, "high": high})
+
+
+def read_begun(state: Readable, old: int, new: int, low: bytes, high: bytes) -> Iterator[Held]:
+    """What was current at the end of run `new`, but not yet at the end of `old`."""
+    yield from _pieces(state, BEGUN, BEGUN, {"old": old, "new": new, "low": low, "high": high})
+
+
+def read_ended(state: Readable, old: int, new: int, low: bytes, high: bytes) -> Iterator[Held]:
+    """What was current at the end of run `old`, but no longer at the end of `new`."""
+    yield from _pieces(state, ENDED, ENDED, {"old": old, "new": new, "low": low, "high": high})
+
+
+def _pieces(state: Readable, first: str, query: str, values: dict[str, object]) -> Iterator[Held]:
+    rows = state.execute(first, values).fetchall()
+    while rows:
+        yield from map(Held._make, rows)
+        if len(rows) < RANGE_ROWS:
+            return
+        rows = state.execute(query, {**values, "low": rows[-1][0]}).fetchall()
+
+
+def held_of(state: Readable, path: bytes) -> list[Held]:
+    """All entry states of one path, oldest first; the last one is its latest while it is in the source."""
+    closed = state.execute(f"{_CLOSED} WHERE h.path = ? ORDER BY h.from_run", (path,)).fetchall()
+    current = state.execute(f"{_CURRENT} AND f.path = ?", (path,)).fetchall()
+    return [Held._make(row) for row in (*closed, *current)]
+
+
+def versions_of(state: Readable, path: bytes) -> list[Version]:
+    rows = state.execute("SELECT * FROM versions WHERE path = ? ORDER BY number", (path,)).fetchall()
+    return [Version._make(row) for row in rows]
+
+
+def runs(state: Readable) -> list[RunRow]:
+    """All runs, oldest first."""
+    query = "SELECT number, started_ns, ended_ns, status, counts FROM runs ORDER BY number"
+    return [RunRow._make(row) for row in state.execute(query).fetchall()]
