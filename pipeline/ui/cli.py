@@ -7,37 +7,13 @@ ours before a command runs, so that `--help` is there at once. Bad usage ends wi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
+from pipeline.ui.options import config_options, json_option
+
 _PROGRAM = "python -m pipeline"
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _config_options(command: F) -> F:
-    """The two options that every command has."""
-    file = click.option(
-        "--config",
-        "file",
-        metavar="PATH",
-        type=click.Path(path_type=Path),
-        help="Configuration file; config.toml in the current folder if left out.",
-    )
-    settings = click.option(
-        "--set",
-        "settings",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="Setting over what the file says; may be repeated.",
-    )
-    return file(settings(command))
-
-
-_json_option = click.option("--json", is_flag=True, help="Print JSON lines and nothing else.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,9 +22,9 @@ def app() -> None:
 
 
 @app.command()
-@_config_options
+@config_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
-@_json_option
+@json_option
 @click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
 @click.option("--verbose", "-v", is_flag=True, help="Tell every action.")
 def run(
@@ -68,7 +44,7 @@ def run(
 
 
 @app.command()
-@_config_options
+@config_options
 def export(file: Path | None, settings: tuple[str, ...]) -> None:
     """Print the state of the backup as canonical JSON lines.
 
@@ -87,8 +63,8 @@ def config() -> None:
 
 
 @config.command()
-@_config_options
-@_json_option
+@config_options
+@json_option
 def check(file: Path | None, settings: tuple[str, ...], json: bool) -> None:
     """Check the configuration and its sources, and print what it comes to.
 
