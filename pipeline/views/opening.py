@@ -92,8 +92,13 @@ def _numbered(number: int, known: list[RunRow], complete: list[RunRow]) -> int:
 
 
 def _moment_ns(text: str) -> int:
+    """The end of the second, or microsecond, that a time names: as the ends of runs are shown, cut to it."""
     try:
-        return int(datetime.fromisoformat(text).astimezone().timestamp() * 10**9)
+        moment = datetime.fromisoformat(text).astimezone()
+        seconds = int(moment.replace(microsecond=0).timestamp())
+        if moment.microsecond == 0:
+            return seconds * 10**9 + 999_999_999
+        return seconds * 10**9 + moment.microsecond * 1000 + 999
     except (ValueError, OverflowError) as error:
         raise ArgumentError(
             f"{text!r} is neither a run number nor a time",
