@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a backup of one source, and one whose program can't read everything."""
+"""Fixtures for all tests: an empty backup, one with a past, one whose program can't read everything."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import Backup
+from with_past import make_past
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +25,12 @@ def byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def backup(tmp_path: Path) -> Backup:
     """One source `docs`, nothing in it yet."""
     return Backup(tmp_path / "one")
+
+
+@pytest.fixture(scope="session")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Backup:
+    """Four runs that tests only look at: made once for all of them."""
+    return make_past(tmp_path_factory.mktemp("past"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.ui import cli_lists
 from pipeline.ui.options import config_options, json_option
 
 _PROGRAM = "python -m pipeline"
@@ -75,6 +76,10 @@ def check(file: Path | None, settings: tuple[str, ...], json: bool) -> None:
     from pipeline.ui import commands
 
     sys.exit(commands.check(file, settings, json))
+
+
+for command in cli_lists.COMMANDS:
+    app.add_command(command)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from pipeline.ui.output import Output, standard_error, standard_output
 
 T = TypeVar("T")
 
-_EXIT_CODES = {
+EXIT_CODES = {
     "ok": ExitCode.OK,
     "warnings": ExitCode.WARNINGS,
     "failed": ExitCode.FAILED,
@@ -44,7 +44,7 @@ def run(file: Path | None, settings: Sequence[str], dry_run: bool, shown: Shown)
     from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 
     start_fork_server(*BACKING_UP)  # it loads its modules while we load ours
-    return _guarded(lambda: _Run(dry_run, shown).code(file, settings))
+    return guarded(lambda: _Run(dry_run, shown).code(file, settings))
 
 
 class _Run:
@@ -58,7 +58,7 @@ class _Run:
         self._shown = shown
         self._out = standard_output()
         self._json = JsonLines(self._out, actions=shown.verbose or dry_run) if shown.json else None
-        # They are told of an error that ends the run; a person gets it from `_guarded`.
+        # They are told of an error that ends the run; a person gets it from `guarded`.
         self._records: list[Monitor] = [self._json] if self._json else []
         self._monitor = Several(self._records)
 
@@ -96,7 +96,7 @@ class _Run:
         self._monitor = Several(self._records if self._json else [*self._records, self._terminal()])
         with stop_on_signals() as stop:
             summary = engine.run(config, self._monitor, dry_run=self._dry_run, stop=stop)
-        return _EXIT_CODES[summary.status]
+        return EXIT_CODES[summary.status]
 
     def _terminal(self) -> Monitor:
         from pipeline.ui.terminal import Detail, PlainLines, ProgressBars
@@ -143,7 +143,7 @@ def export(file: Path | None, settings: Sequence[str]) -> ExitCode:
         out.flush()
         return ExitCode.OK if out.is_open else ExitCode.FAILED
 
-    return _guarded(print_lines)
+    return guarded(print_lines)
 
 
 def check(file: Path | None, settings: Sequence[str], json: bool) -> ExitCode:
@@ -165,7 +165,7 @@ def check(file: Path | None, settings: Sequence[str], json: bool) -> ExitCode:
             out.line("The configuration is right, and every source is a folder that can be read.")
         return ExitCode.FAILED if problems else ExitCode.OK
 
-    return _guarded(print_config)
+    return guarded(print_config)
 
 
 def _check_json(file: Path | None, settings: Sequence[str], out: Output) -> ExitCode:
@@ -201,7 +201,7 @@ def _source_problems(config: Config) -> Iterator[SourceError]:
             yield SourceError(cause, "Mend its path in the configuration, or mount or make the folder.")
 
 
-def _guarded(command: Callable[[], ExitCode]) -> ExitCode:
+def guarded(command: Callable[[], ExitCode]) -> ExitCode:
     """The command's exit code; an error that ends it is printed for people."""
     try:
         return command()

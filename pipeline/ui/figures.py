@@ -6,6 +6,8 @@ In: `Progress` and `Summary`. Out: short texts for people. Pure.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from pipeline.model.plan import Action
@@ -119,6 +121,13 @@ def summary_rows(summary: Summary) -> list[tuple[str, str]]:
     return [*rows, ("time", duration_text(summary.seconds))]
 
 
+def counts_text(counts: Mapping[str, int]) -> str:
+    """What a run changed, from the figures that the state keeps of it; without those that are 0."""
+    labels = {action.lower(): label for action, label in _ACTION_LABELS.items() if action is not Action.SKIP}
+    labels |= {"warnings": "warnings", "errors": "errors"}
+    return ", ".join(f"{counts[name]:,} {label}" for name, label in labels.items() if counts.get(name))
+
+
 def amount(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -142,3 +151,21 @@ def duration_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def moment_text(moment_ns: int) -> str:
+    """A moment for people, in local time. What no calendar has is told in seconds since 1970."""
+    seconds = moment_ns // 10**9
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().isoformat(" ")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"
+
+
+def utc_text(moment_ns: int | None) -> str | None:
+    """A moment for programs: ISO 8601, UTC."""
+    if moment_ns is None:
+        return None
+    seconds, rest_ns = divmod(moment_ns, 10**9)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ns // 1000)
+    return moment.isoformat(timespec="microseconds")
