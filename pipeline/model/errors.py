@@ -86,6 +86,10 @@ class BackupSideError(PipelineError):
     """The backup side can't be written: no space, I/O error, read-only. Nothing committed is touched."""
 
 
+class RestoreError(PipelineError):
+    """The folder that is restored into can't be used, or can't be written any more."""
+
+
 class LockedError(PipelineError):
     """Another run holds the lock."""
 

@@ -24,6 +24,28 @@ Worker → committer, the results of a batch in the same order; what is unchange
 | MISSING, PROBLEM, GONE | as above                                                          |
 | FATAL     | cause: the backup side can't be written; the run stops                         |
 
+Lister → restorer or verifier: the same tags, with what the state holds in place of what was found. `held` is
+a row of `Held` without its path.
+
+| tag     | fields                                             | meaning                                   |
+|---------|----------------------------------------------------|-------------------------------------------|
+| INSIDE  | folder path                                        | as above                                  |
+| FILE, LINK, SPECIAL | name, held                             | what a run held                           |
+| FOLDER  | path, held                                         | the same of a folder; its content follows |
+| VERSION | path, row of `Version`                             | an older content                          |
+| STRAY   | backup path                                        | a file in the backup that nothing names   |
+| PROBLEM | path, cause, severity                              | the state can't be right here             |
+
+Restorer or verifier → the view, in the same order:
+
+| tag     | fields                                             | meaning                                   |
+|---------|----------------------------------------------------|-------------------------------------------|
+| FOLDER  | as above                                           | its content follows                       |
+| DONE    | path, action, reason, backup path                  | only where somebody wants to see each     |
+| WRONG   | what, backup path, path, cause, size, digest       | a stored file that isn't right            |
+| TALLY   | name of a figure, number                           | to be added up                            |
+| PROBLEM, FATAL | as above                                    |                                           |
+
 `known`: whether the state had a record. `damage`: None, `gone` or `changed`, of the stored file. `staged`:
 the name in `staging/`, or None. Both are MessagePack arrays; a frame's header carries the batch's number.
 """
@@ -34,7 +56,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-INSIDE, FILE, LINK, SPECIAL, FOLDER, MISSING, PROBLEM, GONE, FOUND, UNCHANGED, FATAL = range(11)
+INSIDE, FILE, LINK, SPECIAL, FOLDER, MISSING, PROBLEM, GONE, FOUND, UNCHANGED, FATAL, \
+    VERSION, STRAY, DONE, WRONG, TALLY = range(16)  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -54,6 +77,14 @@ class Results(NamedTuple):
 def decode_items(payload: bytes | bytearray | memoryview) -> list[list[Any]]:
     items: list[list[Any]] = _decode(payload)
     return items
+
+
+_decode_words = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
+
+def decode_words(payload: bytes) -> tuple[str, str]:
+    """A child's last words: cause and advice."""
+    return _decode_words(payload)
 
 
 _decode_results = msgspec.msgpack.Decoder(Results).decode

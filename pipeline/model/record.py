@@ -138,6 +138,9 @@ class Version(NamedTuple):
     ended_run: int | None
 
 
+_HAVE_CONTENT = frozenset(kind for kind in Kind if kind.has_content)
+
+
 class Held(NamedTuple):
     """An entry state that a run left behind, and where its content lies now. Columns of `store.past`.
 
@@ -167,7 +170,7 @@ class Held(NamedTuple):
     @property
     def is_within_reach(self) -> bool:
         """Whether its content is still stored. Folders and special files have none that could be gone."""
-        return not Kind(self.kind).has_content or self.area is not None or self.status == VersionStatus.KEPT
+        return self.area is not None or self.status == VersionStatus.KEPT or self.kind not in _HAVE_CONTENT
 
 
 def signed64(number: int) -> int:

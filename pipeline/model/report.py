@@ -25,7 +25,8 @@ class Progress(NamedTuple):
     """How far the run is. Totals come from the state of the run before, or are None until the scan ends.
 
     files_found: regular files listed. files_done, bytes_done: hashed (or found unchanged by their stat).
-    actions: decisions committed, without SKIP. phase: `scanning`, `hashing`, `finishing`.
+    actions: decisions committed, without SKIP. phase: `scanning`, `hashing`, `finishing`; or
+    what a command that reads a backup is at, in one word.
     """
 
     files_found: int
@@ -64,6 +65,64 @@ class Summary(NamedTuple):
     counts: Counts
     seconds: float
     dry_run: bool = False
+
+
+class Deed(NamedTuple):
+    """What a command that reads a backup did with one path, or in a dry run would do.
+
+    at: the backup path that it is about.
+    """
+
+    action: str
+    path: bytes
+    reason: str
+    at: bytes | None
+
+
+class Finding(NamedTuple):
+    """A stored file that isn't as the state says. what: `rotten`, `missing`, `foreign` or `misplaced`.
+
+    at: its backup path. path: whose content it is or should be, None for a foreign file.
+    """
+
+    what: str
+    at: bytes
+    path: bytes | None
+    cause: str
+
+
+class ReadSummary(NamedTuple):
+    """How a command that reads a backup ended. figures: in the order in which people want to see them.
+
+    run: the one that was looked at, None for the latest state.
+    """
+
+    command: str
+    run: int | None
+    status: str
+    figures: dict[str, int]
+    seconds: float
+    dry_run: bool = False
+
+
+class ReadMonitor(Protocol):
+    """Who watches a command that reads a backup. Calls come from one thread; `finished` is the last one.
+
+    `wants_deeds` asks for a call per path.
+    """
+
+    wants_deeds: bool
+
+    def progress(self, progress: Progress) -> None:
+        """Called a few times a second."""
+
+    def did(self, deed: Deed) -> None: ...
+
+    def found(self, finding: Finding) -> None: ...
+
+    def problem(self, problem: Problem) -> None: ...
+
+    def finished(self, summary: ReadSummary) -> None: ...
 
 
 class Monitor(Protocol):

@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, NamedTuple
 
+from pipeline.model import message
+from pipeline.model.errors import PipelineError
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame, Inbox, Outbox, read_frame, write_frame
 
 
@@ -62,8 +64,8 @@ def _run_walker(station: Station, lifeline: Connection, outbox: Connection) -> N
         write_frame(handle, Frame(END, 0, number, b""))
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
-    except Exception:
-        write_frame(handle, Frame(FAILED, 0, 0, traceback.format_exc().encode()))
+    except Exception as error:
+        write_frame(handle, _last_words("the walk failed", error))
 
 
 def _run_worker(
@@ -84,8 +86,17 @@ def _run_worker(
             write_frame(out, Frame(frame.number, files, size_bytes, payload))
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
-    except Exception:
-        write_frame(out, Frame(FAILED, 0, 0, traceback.format_exc().encode()))
+    except Exception as error:
+        write_frame(out, _last_words("a worker failed", error))
+
+
+def _last_words(what: str, error: Exception) -> Frame:
+    """What the parent raises in the child's stead: a known error as it is, else with its traceback."""
+    if isinstance(error, PipelineError):
+        words = (error.cause, error.advice)
+    else:
+        words = (f"{what}:\n{traceback.format_exc()}", "")
+    return Frame(FAILED, 0, 0, message.encode(words))
 
 
 class Child(NamedTuple):

@@ -13,7 +13,9 @@ from multiprocessing.context import ForkServerContext
 
 _CHILDREN = "pipeline.pool.children"
 BACKING_UP = ("pipeline.stages.scanner", "pipeline.stages.hasher")
-"""The modules of the stations of a run."""
+RESTORING = ("pipeline.stages.lister", "pipeline.stages.restorer")
+VERIFYING = ("pipeline.stages.lister", "pipeline.stages.verifier")
+"""The modules of the stations of each line."""
 
 
 def start_fork_server(*stations: str) -> ForkServerContext:

@@ -177,7 +177,7 @@ class Line:
             if frame.number == END:
                 self._total = frame.size_bytes
             elif frame.number == FAILED:
-                raise StationError(f"the walk failed:\n{frame.payload.decode()}")
+                raise StationError(*message.decode_words(frame.payload))
             else:
                 self.files_found += frame.files
                 self._waiting.append(frame)
@@ -202,7 +202,7 @@ class Line:
             elif frame.number == BEGUN:
                 worker.has_begun = True
             elif frame.number == FAILED:
-                raise StationError(f"a worker failed:\n{frame.payload.decode()}")
+                raise StationError(*message.decode_words(frame.payload))
             else:
                 worker.partial_bytes, worker.has_begun = 0, False
                 self._deaths = 0

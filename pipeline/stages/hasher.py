@@ -26,7 +26,7 @@ from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO, VANISHED, Batch, Source
 from pipeline.stages.setup import HashSetup
 from pipeline.store.folders import Folders
-from pipeline.store.staging import Expected, StagingFile, damage_of
+from pipeline.store.staging import Expected, StagingFile, damage_of, permissions
 
 RACY_NS = 2_000_000_000
 ATTEMPTS = 3
@@ -310,7 +310,7 @@ class Hasher:
 
     def _finish(self, staged: StagingFile, found: Stat, batch: Batch) -> tuple[bytes, int]:
         try:
-            inode = staged.finish(found)
+            inode = staged.finish(found, permissions(found.mode))
         except OSError as error:
             raise BackupSideFailed(_write_cause(error)) from error
         batch.bytes_stored += found.size

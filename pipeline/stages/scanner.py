@@ -19,17 +19,15 @@ from pipeline.filters import Filter
 from pipeline.model import message, treepath
 from pipeline.model.record import Area, Kind, Stat
 from pipeline.stages.batch import unreadable
+from pipeline.stages.batches import Batches, Send
 from pipeline.stages.setup import ScanSetup, SourceRoot
 from pipeline.store.folders import FOLDER_FLAGS, Folders
 from pipeline.store.reading import Readable, Reader, read_range
-
-BATCH_ITEMS = 256
-BATCH_BYTES = 16 << 20
+from pipeline.store.state import translated_errors
 
 _KIND, _SIZE, _AREA = 1, 8, 11  # positions in a record's row
 
 Row = tuple[Any, ...]
-Send = Callable[[bytes, int, int], None]
 
 
 class Known:
@@ -68,45 +66,6 @@ class Known:
             yield from self._rows
 
 
-class Batches:
-    """Collects items and sends them when a batch is full, by count or by bytes."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._items: list[tuple[Any, ...]] = []
-        self._inside: bytes | None = None
-        self._files = 0
-        self._bytes = 0
-
-    def add(self, item: tuple[Any, ...], files: int = 0, size_bytes: int = 0) -> None:
-        self._items.append(item)
-        self._files += files
-        self._bytes += size_bytes
-        if len(self._items) >= BATCH_ITEMS or self._bytes >= BATCH_BYTES:
-            self.flush()
-
-    def add_file(self, folder: bytes, name: bytes, row: Row | None, size_bytes: int) -> None:
-        """The one item that there are very many of."""
-        if self._inside != folder:
-            self.inside(folder)
-        self._items.append((message.FILE, name, row))
-        self._files += 1
-        self._bytes += size_bytes
-        if len(self._items) >= BATCH_ITEMS or self._bytes >= BATCH_BYTES:
-            self.flush()
-
-    def inside(self, folder: bytes) -> None:
-        """The items that follow lie in `folder`. Said anew in each batch."""
-        if self._inside != folder:
-            self._items.append((message.INSIDE, folder))
-            self._inside = folder
-
-    def flush(self) -> None:
-        if self._items:
-            self._send(message.encode(self._items), self._files, self._bytes)
-            self._items, self._inside, self._files, self._bytes = [], None, 0, 0
-
-
 class Scanner:
     def __init__(self, setup: ScanSetup, send: Send) -> None:
         self._setup = setup
@@ -115,8 +74,9 @@ class Scanner:
         self._state = Reader(Path(setup.state))
 
     def walk(self) -> None:
-        for source in self._setup.sources:
-            _SourceWalk(source, self._state, self._filter, self._setup.excluded, self._batches).walk()
+        with translated_errors():
+            for source in self._setup.sources:
+                _SourceWalk(source, self._state, self._filter, self._setup.excluded, self._batches).walk()
         self._batches.flush()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pipeline.layout import SourcePlace
+from pipeline.model.record import Held
 
 
 class SourceRoot(NamedTuple):
@@ -43,3 +44,36 @@ class HashSetup(NamedTuple):
     stage: bool
     check_stored: bool
     report_unchanged: bool
+
+
+class ListSetup(NamedTuple):
+    """What of a state is listed. state: the database's path. run: whose end is meant, or `past.NOW`.
+
+    parts: the paths that are wanted with all below them, in scan order, none below another; an empty one is
+    everything. rows: listed instead, where single contents are wanted.
+    """
+
+    state: str
+    sources: frozenset[bytes]
+    run: int
+    parts: tuple[bytes, ...]
+    rows: tuple[Held, ...] = ()
+
+
+class RestoreSetup(NamedTuple):
+    """target: the folder that is restored into, None where a dry run finds none. staging: its own in there.
+
+    with_names: whether each source gets a folder with its name. overwrite: `never`, `if-different`, `always`.
+    report: whether anybody wants to see every path.
+    """
+
+    places: dict[bytes, SourcePlace]
+    algorithm: str
+    backup_root: str
+    state: str
+    target: str | None
+    staging: bytes
+    with_names: bool
+    overwrite: str
+    dry_run: bool
+    report: bool

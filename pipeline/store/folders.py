@@ -81,7 +81,10 @@ class Folders:
             if make:
                 raise Obstacle(path, parent, name) from error
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from error
-        os.mkdir(name, 0o700, dir_fd=parent)
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            pass  # another process has made it meanwhile, or what it has made is refused by the next line
         return os.open(name, FOLDER_FLAGS, dir_fd=parent)
 
     def _remember(self, path: bytes, handle: int) -> None:

@@ -93,6 +93,19 @@ def _pieces(state: Readable, first: str, query: str, values: dict[str, object]) 
         rows = state.execute(query, {**values, "low": rows[-1][0]}).fetchall()
 
 
+def figures(state: Readable, run: int, low: bytes, high: bytes) -> tuple[int, int]:
+    """How many files and links a run held with low <= path < high, and their bytes."""
+    kinds = f"kind IN ({Kind.FILE:d}, {Kind.LINK:d})"
+    query = (
+        "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT size FROM files WHERE path >= :low"
+        f" AND path < :high AND since_run <= :run AND area != {Area.DELETED:d} AND {kinds}"
+        " UNION ALL SELECT size FROM history WHERE path >= :low AND path < :high"
+        f" AND from_run <= :run AND to_run > :run AND {kinds})"
+    )
+    row = state.execute(query, {"run": run, "low": low, "high": high}).fetchall()[0]
+    return int(row[0]), int(row[1])
+
+
 def held_of(state: Readable, path: bytes) -> list[Held]:
     """All entry states of one path, oldest first; the last one is its latest while it is in the source."""
     closed = state.execute(f"{_CLOSED} WHERE h.path = ? ORDER BY h.from_run", (path,)).fetchall()

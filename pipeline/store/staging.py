@@ -73,11 +73,11 @@ class StagingFile:
         while data:
             data = data[os.write(self._handle, data) :]
 
-    def finish(self, found: Stat) -> int:
-        """Give it its metadata and close it. Returns its inode."""
+    def finish(self, found: Stat, mode: int) -> int:
+        """Give it its metadata (mode: permission bits) and close it. Returns its inode."""
         try:
             change_owner(found.uid, found.gid, handle=self._handle)
-            os.fchmod(self._handle, permissions(found.mode))
+            os.fchmod(self._handle, mode)  # after the owner, whose change clears set-id bits
             os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
             return signed64(os.fstat(self._handle).st_ino)
         finally:
@@ -166,7 +166,7 @@ class Staging:
                 copy.write(memoryview(piece))
         finally:
             os.close(source)
-            copy.finish(found)
+            copy.finish(found, permissions(found.mode))
 
     def inspect(self, at: bytes, expected: Expected) -> None:
         """What `adopt` would find, without doing it. Raises Damaged."""

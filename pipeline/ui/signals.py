@@ -17,8 +17,8 @@ _NOTICE = "Stopping after the current group; press Ctrl-C again to stop at once.
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Within it, the first signal makes the callable answer true."""
+def stop_on_signals(notice: str = _NOTICE) -> Iterator[Callable[[], bool]]:
+    """Within it, the first signal makes the callable answer true, and the notice is printed."""
     signals_seen = 0
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -28,7 +28,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         # Not through Python's stream: the signal may have come in the middle of a write to it.
         start = "\n" if sys.stderr.isatty() else ""
-        os.write(2, (start + _NOTICE).encode())
+        os.write(2, (start + notice).encode())
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -113,6 +113,11 @@ def print_summary(summary: Summary, out: Output, table: bool) -> None:
     text = headline(summary)
     counts = summary.counts
     rows = [] if is_idle(summary) and not counts.warnings + counts.errors else summary_rows(summary)
+    print_rows(text, rows, out, table)
+
+
+def print_rows(text: str, rows: list[tuple[str, str]], out: Output, table: bool) -> None:
+    """A sentence, then labels and figures; table: as a rich one."""
     if table and rows:
         text = f"{text}\n{_rich_table(rows)}"
     elif rows:

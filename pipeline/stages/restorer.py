@@ -1,0 +1,336 @@
+"""The restoring worker: brings stored contents back, each checked on its way.
+
+In: batches of what a run held. Out: restored files and links, private folders, and results in the same order;
+folders get their metadata from the parent, after their content. Guarantees: a file gets its name only after
+every byte of it was hashed and the digest is the recorded one; otherwise it is a PROBLEM (promise 3). What is
+written, and where, is the matter of `store.target` (promise 8). Only a target that can't be written any more
+is FATAL.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.model import message, treepath
+from pipeline.model.errors import Severity
+from pipeline.model.record import Held, Kind, Stat, VersionStatus
+from pipeline.stages import digest
+from pipeline.stages.batch import KILLED_TWO
+from pipeline.stages.contents import READ_FLAGS, Contents
+from pipeline.stages.setup import RestoreSetup
+from pipeline.store.folders import Folders
+from pipeline.store.target import Metadata, Occupied, Target, restored_mode
+
+RESTORED, LINKS, ALREADY, SPECIALS = "restored", "links", "already there", "specials"
+_ENDS_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # also where a link stands instead
+_ROTTEN = "its stored file is rotten: its bytes are not those that were stored; not restored"
+_MISSING = "its stored file is missing"
+
+
+class Refused(Exception):
+    """One path can't be restored. Its text says why."""
+
+
+class Restorer:
+    """A worker's state. worker: a number that no other worker has."""
+
+    def __init__(self, setup: RestoreSetup, worker: int, alive: Callable[[int], None]) -> None:
+        self._setup = setup
+        self._contents = Contents(setup.places, setup.backup_root, setup.state)
+        self._new_hasher = digest.hasher(setup.algorithm)
+        self._buffer = bytearray(digest.READ_BYTES)
+        self._alive = alive
+        os.umask(0)  # whatever is made here says its mode
+        self._target: Target | None = None
+        self._existing: Folders | None = None
+        if setup.target is not None and not setup.dry_run:
+            name = b"%d" % worker
+            self._target = Target(setup.target, setup.staging, name, setup.overwrite != "never")
+        if setup.target is not None:
+            self._existing = Folders(os.open(setup.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        self._inside = self._inside_relative = b""
+        # Handles of the current folder, in the target and in the backup; the caches own them.
+        self._folder: int | None = None
+        self._stored = -1
+        self._stored_area: int | None = None
+        self._bytes_read = self._bytes_written = 0
+        self._tally: Counter[str] = Counter()
+        self._items: list[tuple[Any, ...]] = []
+
+    def process(self, payload: bytes) -> tuple[bytes, int, int]:
+        """A batch's results, encoded, the number of its files and links, and the bytes that were read."""
+        self._items, self._tally = [], Counter()
+        self._bytes_read = self._bytes_written = 0
+        tried = 0
+        for item in message.decode_items(payload):
+            tried += item[0] in (message.FILE, message.LINK)
+            try:
+                self._item(item)
+            except OSError as error:
+                if error.errno in _ENDS_ALL:
+                    self._items.append((message.FATAL, f"can't restore any more: {error.strerror}"))
+                    break
+                self._refuse(item, f"can't be restored: {error.strerror}")
+            except (Refused, Occupied) as refused:
+                self._refuse(item, str(refused))
+        self._items += [(message.TALLY, name, number) for name, number in self._tally.items()]
+        results = (tried, 0, 0, self._bytes_read, self._bytes_written, self._items)
+        return message.encode(results), tried, self._bytes_read
+
+    @staticmethod
+    def given_up(item: list[Any], folder: bytes) -> Any:
+        """The result of an item at which two workers have died."""
+        if item[0] in (message.FILE, message.LINK, message.SPECIAL):
+            return [message.PROBLEM, treepath.join(folder, item[1]), KILLED_TWO, Severity.ERROR]
+        if item[0] == message.FOLDER:
+            return [message.PROBLEM, item[1], KILLED_TWO, Severity.ERROR]
+        return item
+
+    def _refuse(self, item: list[Any], cause: str) -> None:
+        path = item[1] if item[0] == message.FOLDER else treepath.join(self._inside, item[1])
+        self._items.append((message.PROBLEM, path, cause, Severity.ERROR))
+
+    def _item(self, item: list[Any]) -> None:
+        tag = item[0]
+        if tag == message.FILE:
+            self._file(item[1], item[2])
+        elif tag == message.INSIDE:
+            self._inside, self._folder, self._stored_area = item[1], None, None
+            self._inside_relative = treepath.relative(item[1])
+        elif tag == message.LINK:
+            self._link(item[1], Held(treepath.join(self._inside, item[1]), *item[2]))
+        elif tag == message.FOLDER:
+            if self._target is not None:
+                self._target.folder(self._place(item[1]))
+            self._items.append(tuple(item))
+        elif tag == message.SPECIAL:
+            self._tally[SPECIALS] += 1
+        else:
+            self._items.append(tuple(item))
+
+    def _place(self, path: bytes) -> bytes:
+        """Where a path goes, relative to the target."""
+        return place_in_target(path, self._setup.with_names)
+
+    # -- files --------------------------------------------------------------------------------------------
+
+    def _file(self, name: bytes, row: list[Any]) -> None:
+        if self._target is not None and self._setup.overwrite == "never" and self._is_restored(name, row):
+            self._tally[RESTORED] += 1
+            return
+        held = Held(treepath.join(self._inside, name), *row)
+        if not held.is_within_reach:
+            raise Refused(gone_words(held))
+        if self._setup.overwrite == "if-different" and self._is_there(name, held):
+            self._already(held)
+        elif self._target is None:
+            self._look(held)
+        else:
+            self._restore(name, held, self._target)
+
+    def _is_restored(self, name: bytes, row: list[Any]) -> bool:
+        """The hot path: a small file that lies, whole and right, where the state says.
+
+        Whatever is not plainly so is left to `_restore`, which does the same with more looks.
+        """
+        _, mode, uid, gid, mtime_ns, size, recorded, _, _, _, _, area, _, _, _ = row
+        if area is None or size >= digest.READ_BYTES or mode < 0 or not self._inside_relative:
+            return False
+        assert self._target is not None, "the caller has looked"
+        try:
+            handle = os.open(name, READ_FLAGS, dir_fd=self._stored_folder(area))
+        except OSError:
+            return False
+        try:
+            content = os.read(handle, size + 1)
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+        if len(content) != size or self._new_hasher(content).digest() != recorded:
+            return False
+        folder = self._folder if self._folder is not None else self._handle()
+        metadata = Metadata(restored_mode(mode, uid, gid), uid, gid, mtime_ns)
+        self._target.give_name(self._target.new_small_file(content, metadata), folder, name)
+        self._bytes_read += size
+        self._bytes_written += size
+        if self._setup.report:
+            self._done(
+                Held(treepath.join(self._inside, name), *row), "RESTORE", "", self._stored_at(name, area)
+            )
+        return True
+
+    def _stored_folder(self, area: int) -> int:
+        """The handle of the folder in which the current folder's files are stored. Only the last one is kept,
+        because opening another may close it."""
+        if self._stored_area != area:
+            self._stored = self._contents.folders.at(self._stored_at(b"", area).rstrip(b"/"))
+            self._stored_area = area
+        return self._stored
+
+    def _stored_at(self, name: bytes, area: int) -> bytes:
+        return self._contents.place(self._inside, 0, area) + b"/" + name
+
+    def _restore(self, name: bytes, held: Held, target: Target) -> None:
+        """From wherever the content lies by now."""
+        found_something = False
+        self._stored_area = None
+        for at in self._contents.all_places(held):
+            try:
+                handle = self._contents.open(at)
+            except OSError as error:
+                if error.errno in _NOT_THERE:
+                    continue
+                raise Refused(f"its stored file can't be read: {error.strerror}") from error
+            found_something = True
+            try:
+                staged = self._copy(handle, held, target)
+            finally:
+                os.close(handle)
+            if staged is not None:
+                target.give_name(staged, self._handle(), name)
+                self._tally[RESTORED] += 1
+                self._bytes_written += held.size
+                self._done(held, "RESTORE", "", at)
+                return
+        raise Refused(_ROTTEN if found_something else _MISSING)
+
+    def _handle(self) -> int:
+        if self._folder is None:
+            assert self._target is not None, "nothing is named in a dry run"
+            self._folder = self._target.folder(self._place(self._inside))
+        return self._folder
+
+    def _copy(self, stored: int, held: Held, target: Target) -> bytes | None:
+        """A checked copy in staging with its final metadata; None where the bytes aren't those recorded."""
+        mode = held.mode if held.mode >= 0 else os.fstat(stored).st_mode
+        metadata = metadata_of(held)._replace(mode=restored_mode(mode, held.uid, held.gid))
+        if held.size >= digest.READ_BYTES:
+            return self._copy_large(stored, held, metadata, target)
+        content = b""
+        while len(content) <= held.size and (piece := self._read(stored, held.size + 1 - len(content))):
+            content += piece
+        self._bytes_read += len(content)
+        if len(content) != held.size or self._new_hasher(content).digest() != held.digest:
+            return None
+        return target.new_small_file(content, metadata)
+
+    def _read(self, stored: int, count: int) -> bytes:
+        try:
+            return os.read(stored, count)
+        except OSError as error:
+            raise Refused(f"its stored file can't be read: {error.strerror}") from error
+
+    def _copy_large(self, stored: int, held: Held, metadata: Metadata, target: Target) -> bytes | None:
+        state, size, staged = self._new_hasher(), 0, target.new_file()
+        try:
+            while size <= held.size and (piece := self._read(stored, digest.READ_BYTES)):
+                state.update(memoryview(piece))
+                staged.write(memoryview(piece))
+                size += len(piece)
+                self._bytes_read += len(piece)
+                self._alive(len(piece))
+            if size == held.size and state.digest() == held.digest:
+                found = Stat(metadata.mode, metadata.uid, metadata.gid, metadata.mtime_ns, 0, 0, size)
+                staged.finish(found, metadata.mode)
+                return staged.name
+        except BaseException:
+            staged.discard()
+            raise
+        staged.discard()
+        return None
+
+    # -- links --------------------------------------------------------------------------------------------
+
+    def _link(self, name: bytes, held: Held) -> None:
+        if not held.is_within_reach:
+            raise Refused(gone_words(held))
+        if self._setup.overwrite == "if-different" and self._is_there(name, held):
+            self._already(held)
+            return
+        assert held.target is not None, "the lister has looked"
+        at = self._contents.place(held.path, held.number, held.area)
+        if self._target is not None:
+            staged = self._target.new_link(held.target, metadata_of(held))
+            self._target.give_name(staged, self._handle(), name)
+        self._tally[LINKS] += 1
+        self._done(held, "RESTORE", "", at)
+
+    # -- what is there already ----------------------------------------------------------------------------
+
+    def _is_there(self, name: bytes, held: Held) -> bool:
+        """Whether the target has exactly this already, metadata and bytes."""
+        if self._existing is None:
+            return False
+        try:
+            parent = self._existing.at(self._place(self._inside))
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if _metadata_differs(found, held):
+                return False
+            if held.kind == Kind.LINK:
+                return os.readlink(name, dir_fd=parent) == held.target
+            if found.st_size != held.size:
+                return False
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
+        except OSError:
+            return False  # then it is restored, and what stands in the way is met there
+        try:
+            return digest.of_file(handle, self._new_hasher, self._buffer) == held.digest
+        finally:
+            os.close(handle)
+
+    def _already(self, held: Held) -> None:
+        self._tally[ALREADY] += 1
+        self._done(held, "SKIP", "already there", None)
+
+    def _look(self, held: Held) -> None:
+        """A dry run: whether the stored file is there, without reading it."""
+        for at in self._contents.all_places(held):
+            try:
+                found = self._contents.stat(at)
+            except OSError:
+                continue
+            if stat.S_ISREG(found.st_mode) and found.st_size == held.size:
+                self._tally[RESTORED] += 1
+                self._bytes_written += held.size
+                self._done(held, "RESTORE", "", at)
+                return
+        raise Refused(_MISSING)
+
+    def _done(self, held: Held, action: str, reason: str, at: bytes | None) -> None:
+        if self._setup.report:
+            self._items.append((message.DONE, held.path, action, reason, at))
+
+
+def place_in_target(path: bytes, with_names: bool) -> bytes:
+    """Where a path goes, relative to the folder that is restored into."""
+    return treepath.with_slashes(path) if with_names else treepath.relative(path)
+
+
+def metadata_of(held: Held) -> Metadata:
+    return Metadata(restored_mode(held.mode, held.uid, held.gid), held.uid, held.gid, held.mtime_ns)
+
+
+def _metadata_differs(found: os.stat_result, held: Held) -> bool:
+    kind = {Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK}[Kind(held.kind)]
+    if stat.S_IFMT(found.st_mode) != kind or found.st_mtime_ns != held.mtime_ns:
+        return True
+    wanted = metadata_of(held)
+    if held.kind == Kind.FILE and stat.S_IMODE(found.st_mode) != wanted.mode:
+        return True
+    return os.geteuid() == 0 and (found.st_uid, found.st_gid) != (held.uid, held.gid)
+
+
+def gone_words(held: Held) -> str:
+    """Why a content is no longer in the backup."""
+    if held.status == VersionStatus.PRUNED:
+        return f"version {held.number} is gone: retention removed it in run {held.ended_run}"
+    if held.status == VersionStatus.LOST:
+        return f"version {held.number} is gone: run {held.ended_run} found its stored file lost"
+    return f"version {held.number} is not in the backup"

@@ -1,0 +1,176 @@
+"""The folder that a restore writes into.
+
+In: paths relative to it, contents, metadata. Out: files, links and folders with their final names.
+Guarantees (promise 8, contained): every folder on the way is opened relative to its parent without following
+links, so nothing outside is ever written, whatever links stand in there or appear meanwhile; a file or link
+is made whole in a private folder and gets its name by one rename, so what stands under that name before (also
+another name of a file elsewhere, a hard link) is replaced, never written into. Nothing that stands there
+already is replaced unless that was asked for. Fails with OSError, and with `Occupied` where something stands
+in the way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from pipeline.store.files import MAY_CHANGE_OWNER, change_owner, describe
+from pipeline.store.folders import FOLDER_FLAGS, Folders, Obstacle
+from pipeline.store.staging import StagingFile
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
+
+
+class Occupied(Exception):
+    """Something stands at a name, and stays. Its text says what."""
+
+
+class Metadata(NamedTuple):
+    """mode: permission bits, set-id bits too. Times in nanoseconds since 1970."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+
+
+class Target:
+    """One process's way into the folder. staging: a name in it that is this restore's own.
+
+    name: this process's own folder in staging. replaces: whether what stands at a name may be replaced.
+    """
+
+    def __init__(self, root: str, staging: bytes, name: bytes, replaces: bool) -> None:
+        self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._replaces = replaces
+        self._folders = Folders(self.root)
+        self._staging = Folders(self.root).make(staging + b"/" + name)
+        self._next = 0
+        self._owner: tuple[int, int] | None = None  # of what is made in staging, unless it is changed
+
+    def folder(self, relative: bytes) -> int:
+        """The handle of a folder, made private where it is missing. Raises Occupied."""
+        while True:
+            try:
+                return self._folders.make(relative) if relative else self.root
+            except Obstacle as obstacle:
+                if not self._replaces:
+                    shown = os.fsdecode(obstacle.path)
+                    raise Occupied(f"{shown} stands in the way, and is no folder") from obstacle
+                _unlink(obstacle.name, obstacle.parent)
+
+    def existing_folder(self, relative: bytes) -> int:
+        """Like `folder`, but raises FileNotFoundError, and NotADirectoryError for a link."""
+        return self._folders.at(relative) if relative else self.root
+
+    def new_file(self) -> StagingFile:
+        """A file that has no name outside of staging yet."""
+        return StagingFile(self._staging, self._new_name())
+
+    def new_small_file(self, content: bytes, metadata: Metadata) -> bytes:
+        """A whole file in staging, and its name there: as few calls as it takes, since most files are small.
+
+        The process's umask must be 0, so that the mode is right from the start.
+        """
+        name, (mode, uid, gid, mtime_ns) = self._new_name(), metadata
+        handle = os.open(name, _CREATE, mode, dir_fd=self._staging)
+        try:
+            written = os.write(handle, content)
+            while written < len(content):
+                written += os.write(handle, memoryview(content)[written:])
+            if self._owner is None:
+                found = os.fstat(handle)
+                self._owner = found.st_uid, found.st_gid
+            if self._owner != (uid, gid):
+                change_owner(uid, gid, handle=handle)
+                os.fchmod(handle, mode)  # a new owner clears set-id bits
+            os.utime(handle, ns=(mtime_ns, mtime_ns))
+        finally:
+            os.close(handle)
+        return name
+
+    def new_link(self, target: bytes, metadata: Metadata) -> bytes:
+        """A symbolic link in staging, and its name there."""
+        name = self._new_name()
+        os.symlink(target, name, dir_fd=self._staging)
+        describe(self._staging, name, True, 0, metadata.uid, metadata.gid, metadata.mtime_ns)
+        return name
+
+    def give_name(self, staged: bytes, folder: int, name: bytes) -> None:
+        """The final name, in one step. Raises Occupied."""
+        try:
+            # The folder is this restore's own and private until its content is there, so nobody puts
+            # something there between the two calls; renaming without replacing costs twice as much.
+            if not self._replaces and os.access(name, os.F_OK, dir_fd=folder, follow_symlinks=False):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+            try:
+                os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=folder)
+            except IsADirectoryError:
+                os.rmdir(name, dir_fd=folder)  # only an empty one goes
+                os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=folder)
+        except OSError as error:
+            os.unlink(staged, dir_fd=self._staging)
+            if isinstance(error, FileExistsError) and not self._replaces:
+                raise Occupied("something stands here already; left alone") from error
+            if error.errno in _NOT_EMPTY:
+                raise Occupied("a folder that isn't empty stands here; left alone") from error
+            raise
+
+    def describe_folder(self, relative: bytes, metadata: Metadata) -> None:
+        """After its content: a folder's owner, mode and mtime."""
+        handle = self.existing_folder(relative)
+        change_owner(metadata.uid, metadata.gid, handle=handle)
+        os.fchmod(handle, metadata.mode)
+        os.utime(handle, ns=(metadata.mtime_ns, metadata.mtime_ns))
+
+    def _new_name(self) -> bytes:
+        self._next += 1
+        return b"%x" % self._next
+
+
+def make_staging(root: str) -> bytes:
+    """A private folder in the one that is restored into, with a name that nothing else has."""
+    name = b".restore-%d-%s" % (os.getpid(), os.urandom(6).hex().encode())
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.mkdir(name, 0o700, dir_fd=handle)
+        inner = os.open(name, FOLDER_FLAGS, dir_fd=handle)
+        os.fchmod(inner, 0o700)  # without a set-group bit that it may have inherited
+        os.close(inner)
+    finally:
+        os.close(handle)
+    return name
+
+
+def remove_staging(root: str, name: bytes) -> None:
+    """Staging and whatever a cut restore has left in it: two levels of our own making."""
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        staging = os.open(name, FOLDER_FLAGS, dir_fd=handle)
+        for folder in os.listdir(staging):
+            inner = os.open(folder, FOLDER_FLAGS, dir_fd=staging)
+            for file in os.listdir(inner):
+                os.unlink(file, dir_fd=inner)
+            os.close(inner)
+            os.rmdir(folder, dir_fd=staging)
+        os.close(staging)
+        os.rmdir(name, dir_fd=handle)
+    finally:
+        os.close(handle)
+
+
+def restored_mode(mode: int, uid: int, gid: int) -> int:
+    """Permission bits as recorded. Set-id bits only together with the owner that they were given for."""
+    if MAY_CHANGE_OWNER or (uid, gid) == (os.geteuid(), os.getegid()):
+        return stat.S_IMODE(mode)
+    return stat.S_IMODE(mode) & 0o1777
+
+
+def _unlink(name: bytes, folder: int) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,321 @@
+"""`restore`: bring back what a run held, into a folder.
+
+    state → lister → restoring workers → (order) → here: folders get their metadata, problems are told
+
+In: a configuration, a request, a monitor, and a way to be asked to stop. Out: a summary. Guarantees: the
+backup is only read; a content that isn't what was stored is never given a name; nothing outside of the target
+is written (`store.target`). Fails with ArgumentError before anything is written, with RestoreError where the
+target can't be used, and as the state and the line do.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.config import Config
+from pipeline.model import message, treepath
+from pipeline.model.errors import ArgumentError, Problem, RestoreError, Severity
+from pipeline.model.message import Results
+from pipeline.model.record import Held, Kind, Version
+from pipeline.model.report import Deed, Progress, ReadMonitor, ReadSummary
+from pipeline.pool.children import Station
+from pipeline.pool.forkserver import RESTORING, start_fork_server
+from pipeline.pool.line import Line
+from pipeline.stages.lister import Lister
+from pipeline.stages.restorer import (
+    ALREADY,
+    LINKS,
+    RESTORED,
+    SPECIALS,
+    Restorer,
+    metadata_of,
+    place_in_target,
+)
+from pipeline.stages.setup import ListSetup, RestoreSetup
+from pipeline.store import past
+from pipeline.store.target import Occupied, Target, make_staging, remove_staging
+from pipeline.views.opening import HIGHEST, Opened, find_path, find_run, open_for_reading
+
+PROGRESS_S = 0.2
+
+
+class Request(NamedTuple):
+    """paths: as people write them; none for everything. at: a run or a time. version: a content's number.
+
+    overwrite: `never`, `if-different` or `always`.
+    """
+
+    paths: tuple[str, ...]
+    to: Path
+    at: str | None = None
+    version: int | None = None
+    overwrite: str = "never"
+    dry_run: bool = False
+
+
+def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
+    """Restore, and tell the monitor. stop: asked a few times a second whether to end early."""
+    began_s = time.monotonic()
+    context = start_fork_server(*RESTORING)
+    with open_for_reading(config) as opened, ExitStack() as cleanup:
+        run = find_run(opened, request.at)
+        parts = _parts(opened, request)
+        rows = _contents(opened, parts, request.version) if request.version is not None else ()
+        if request.version is None:
+            _refuse_unknown(opened, run, parts)
+        setup = _setup(opened, request, monitor, cleanup)
+        listing = ListSetup(str(opened.state_path), frozenset(opened.places), run, parts, rows)
+        expected = _expected(opened, run, parts) if not rows else (len(rows), sum(row.size for row in rows))
+        workers = config.workers.count or len(os.sched_getaffinity(0))
+        line = cleanup.enter_context(
+            Line(context, Station(Lister, listing), Station(Restorer, setup), workers)
+        )
+        restoring = _Restoring(setup, monitor, expected, parts == (b"",), began_s)
+        status = restoring.follow(line, stop)
+    return restoring.finish(None if run == past.NOW else run, status, request.dry_run)
+
+
+# -- what is meant ----------------------------------------------------------------------------------------
+
+
+def _parts(opened: Opened, request: Request) -> tuple[bytes, ...]:
+    """The paths that are wanted, in scan order; none that lies below another. Empty: everything."""
+    if request.version is not None and (request.at is not None or not request.paths):
+        raise ArgumentError("--version needs the path of a file, and can't be used together with --at")
+    found = sorted(find_path(opened, text) or b"" for text in request.paths) or [b""]
+    if found[0] == b"":
+        return (b"",)
+    parts: list[bytes] = []
+    for path in found:
+        if not parts or (path != parts[-1] and not treepath.is_below(path, parts[-1])):
+            parts.append(path)
+    return tuple(parts)
+
+
+def _refuse_unknown(opened: Opened, run: int, parts: tuple[bytes, ...]) -> None:
+    """Each path that was named was there at that time; otherwise it is said when it was."""
+    for path in parts:
+        if not path or next(past.read_held(opened.state, run, path, path + b"\0", with_low=True), None):
+            continue
+        states = past.held_of(opened.state, path)
+        when = "; ".join(_interval_words(states[-3:]))
+        shown = treepath.shown(path)
+        moment = "is not in the source now" if run == past.NOW else f"was not there at the end of run {run}"
+        advice = f"It was there {when}. `history` tells more." if states else ""
+        raise ArgumentError(f"{shown} {moment}", advice)
+
+
+def _interval_words(states: list[Held]) -> list[str]:
+    words = []
+    for held in states:
+        last = "now" if held.to_run is None else f"run {held.to_run - 1}"
+        words.append(f"from run {held.from_run} to {last}")
+    return words
+
+
+def _contents(opened: Opened, parts: tuple[bytes, ...], number: int) -> tuple[Held, ...]:
+    """One content of each path, by its number, with the metadata that it had last."""
+    rows: list[Held] = []
+    for path in parts:
+        states = [held for held in past.held_of(opened.state, path) if held.number == number]
+        files = [held for held in states if Kind(held.kind).has_content]
+        unknown = [v for v in past.versions_of(opened.state, path) if v.number == number and not files]
+        if files:
+            rows += _folders_above(opened, files[-1])
+            rows.append(files[-1])
+        elif unknown:
+            rows.append(_held_of_version(unknown[0]))
+        else:
+            raise ArgumentError(
+                f"{treepath.shown(path)} has no version {number}", "`history` lists those that it has."
+            )
+    return tuple(rows)
+
+
+def _folders_above(opened: Opened, held: Held) -> Iterator[Held]:
+    """The folders that a content lay in, as they were then."""
+    components = held.path.split(treepath.SEPARATOR)
+    for depth in range(1, len(components)):
+        folder = treepath.SEPARATOR.join(components[:depth])
+        yield from past.read_held(opened.state, held.from_run, folder, folder + b"\0", with_low=True)
+
+
+def _held_of_version(version: Version) -> Held:
+    """A version that no history knows, as after a rebuild: mode and owner are those of its stored file."""
+    return Held(
+        version.path, version.kind, -1, -1, -1, version.mtime_ns, version.size, version.digest,
+        version.target, version.number, 0, None, None, version.status, version.pinned, version.ended_run,
+    )  # fmt: skip
+
+
+def _expected(opened: Opened, run: int, parts: tuple[bytes, ...]) -> tuple[int, int]:
+    """Files and links that are to come, and their bytes."""
+    found = [past.figures(opened.state, run, part, part + b"\1" if part else HIGHEST) for part in parts]
+    return sum(files for files, _ in found), sum(size for _, size in found)
+
+
+# -- where it goes ----------------------------------------------------------------------------------------
+
+
+def _setup(opened: Opened, request: Request, monitor: ReadMonitor, cleanup: ExitStack) -> RestoreSetup:
+    target = _target(opened, request)
+    staging = b""
+    if target is not None and not request.dry_run:
+        staging = _make_staging(target)
+        cleanup.callback(remove_staging, target, staging)
+    return RestoreSetup(
+        places=opened.places,
+        algorithm=opened.algorithm,
+        backup_root=str(opened.root),
+        state=str(opened.state_path),
+        target=target,
+        staging=staging,
+        with_names=len(opened.places) > 1,
+        overwrite=request.overwrite,
+        dry_run=request.dry_run,
+        report=monitor.wants_deeds,
+    )
+
+
+def _target(opened: Opened, request: Request) -> str | None:
+    """The folder to restore into, resolved once, made where it is missing; None in a dry run without it."""
+    try:
+        resolved = request.to.resolve()
+        if _is_inside(resolved, opened.root):
+            raise ArgumentError(
+                f"{request.to} lies inside the backup", "Restore into a folder outside of it."
+            )
+        if not resolved.exists():
+            if request.dry_run:
+                return None
+            resolved.mkdir(mode=0o700, parents=True)
+        with os.scandir(resolved) as entries:
+            is_empty = next(entries, None) is None
+    except OSError as error:
+        raise RestoreError(f"can't restore into {request.to}: {error.strerror}") from error
+    if not is_empty and request.overwrite == "never":
+        raise RestoreError(
+            f"{request.to} is not empty",
+            "Nothing was touched. Name a new or empty folder, or say --overwrite if-different (or always).",
+        )
+    return str(resolved)
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """By identity, not by name."""
+    identity = root.stat().st_dev, root.stat().st_ino
+    existing = (folder for folder in (path, *path.parents) if folder.exists())
+    return any((found.st_dev, found.st_ino) == identity for found in map(os.stat, existing))
+
+
+def _make_staging(target: str) -> bytes:
+    try:
+        return make_staging(target)
+    except OSError as error:
+        raise RestoreError(f"can't write into {target}: {error.strerror}") from error
+
+
+# -- at work ----------------------------------------------------------------------------------------------
+
+
+class _Restoring:
+    """Takes the results in order. whole: nothing but everything was asked for."""
+
+    def __init__(
+        self,
+        setup: RestoreSetup,
+        monitor: ReadMonitor,
+        expected: tuple[int, int],
+        whole: bool,
+        began_s: float,
+    ) -> None:
+        self._setup = setup
+        self._monitor = monitor
+        self._expected = expected
+        self._whole = whole
+        self._began_s = began_s
+        self._told_s = 0.0
+        self._figures: Counter[str] = Counter()
+        self._tried = 0
+        self._open: list[Held] = []  # the folders on the way, whose content isn't all there yet
+        self._target: Target | None = None
+        if setup.target is not None and not setup.dry_run:
+            self._target = Target(setup.target, setup.staging, b"parent", setup.overwrite != "never")
+
+    def follow(self, line: Line, stop: Callable[[], bool]) -> str:
+        """Take all results. Returns the status."""
+        for results in line.results():
+            if results is not None:
+                self._take(results)
+            self._show_progress(line)
+            if stop():
+                return "interrupted"
+        self._leave(b"")
+        return "warnings" if self._figures["errors"] else "ok"
+
+    def _take(self, results: Results) -> None:
+        self._tried += results.files
+        self._figures["bytes_read"] += results.bytes_read
+        self._figures["bytes_written"] += results.bytes_stored
+        for item in results.items:
+            tag = item[0]
+            if tag == message.FOLDER:
+                self._folder(Held(item[1], *item[2]))
+            elif tag == message.TALLY:
+                self._figures[item[1]] += item[2]
+            elif tag == message.DONE:
+                self._monitor.did(Deed(item[2], item[1], item[3], item[4]))
+            elif tag == message.FATAL:
+                raise RestoreError(item[1], "What is there is whole. Make room, then restore the rest.")
+            else:
+                self._problem(item[1], item[2])
+
+    def _problem(self, path: bytes, cause: str) -> None:
+        self._figures["errors"] += 1
+        self._monitor.problem(Problem(Severity.ERROR, path, cause))
+
+    def _folder(self, held: Held) -> None:
+        self._leave(held.path)
+        self._figures["folders"] += 1
+        is_target_itself = not place_in_target(held.path, self._setup.with_names)
+        if self._whole or not is_target_itself:
+            self._open.append(held)
+
+    def _leave(self, path: bytes) -> None:
+        """The folders that the walk has left get their metadata: nothing in them changes any more."""
+        while self._open and not treepath.is_below(path, self._open[-1].path):
+            held = self._open.pop()
+            if self._target is None:
+                continue
+            try:
+                place = place_in_target(held.path, self._setup.with_names)
+                self._target.describe_folder(place, metadata_of(held))
+            except (OSError, Occupied) as error:
+                self._problem(held.path, f"its metadata can't be restored: {error}")
+
+    def _show_progress(self, line: Line) -> None:
+        elapsed_s = time.monotonic() - self._began_s
+        if elapsed_s - self._told_s < PROGRESS_S:
+            return
+        self._told_s = elapsed_s
+        files, size_bytes = self._expected
+        bytes_done = self._figures["bytes_read"] + line.bytes_in_progress
+        done = self._figures[RESTORED] + self._figures[LINKS]
+        self._monitor.progress(
+            Progress(files, self._tried, files, bytes_done, size_bytes, done, elapsed_s, "restoring")
+        )
+
+    def finish(self, run: int | None, status: str, dry_run: bool) -> ReadSummary:
+        names = {"files": RESTORED, "links": LINKS, "already_there": ALREADY, "folders": "folders"}
+        names |= {"specials": SPECIALS, "errors": "errors", "bytes_read": "bytes_read"}
+        figures = {name: self._figures[key] for name, key in names.items()}
+        figures["bytes_written"] = self._figures["bytes_written"]
+        summary = ReadSummary("restore", run, status, figures, time.monotonic() - self._began_s, dry_run)
+        self._monitor.finished(summary)
+        return summary
