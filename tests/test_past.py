@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,6 +24,13 @@ HIGHEST = b"\xff" * 9
 PLACE = SourcePlace(b"s", at_root=True)
 
 
+class Rows(NamedTuple):
+    rows: list[Any]
+
+    def fetchall(self) -> list[Any]:
+        return self.rows
+
+
 class Asked:
     """A connection that keeps the plan of each statement that it was asked for."""
 
@@ -30,16 +38,19 @@ class Asked:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.executescript(SCHEMA)
         self.steps: list[str] = []
+        self.after_each: Callable[[], object] = list
 
-    def execute(self, query: str, values: Any = (), /) -> sqlite3.Cursor:
-        rows = self.connection.execute(f"EXPLAIN QUERY PLAN {query}", values)
-        self.steps += [row[3] for row in rows]
-        return self.connection.execute(query, values)
+    def execute(self, query: str, values: Any = (), /) -> Rows:
+        plan = self.connection.execute(f"EXPLAIN QUERY PLAN {query}", values)
+        self.steps += [row[3] for row in plan]
+        rows = self.connection.execute(query, values).fetchall()
+        self.after_each()
+        return Rows(rows)
 
 
 QUESTIONS: dict[str, Callable[[Asked], object]] = {
     "HELD": lambda state: list(read_held(state, 5, b"", HIGHEST)),
-    "HELD_AT": lambda state: list(read_held(state, 5, b"", HIGHEST, with_low=True)),
+    "HELD with its low end": lambda state: list(read_held(state, 5, b"", HIGHEST, with_low=True)),
     "HELD now": lambda state: list(read_held(state, NOW, b"", HIGHEST)),
     "BEGUN": lambda state: list(read_begun(state, 1, 5, b"", HIGHEST)),
     "ENDED": lambda state: list(read_ended(state, 1, 5, b"", HIGHEST)),
@@ -173,6 +184,42 @@ def test_pieces_join_without_gap_or_repetition() -> None:
     part = read_held(backups.asked.connection, 1, names[3], names[9], with_low=True)
     assert [held.path for held in part] == names[3:9]
     assert [held.path for held in backups.held(1, names[3], names[9])] == names[4:9]
+
+
+@pytest.fixture(scope="module")
+def sizes() -> list[Backups]:
+    """Two states, one some pieces larger than the other; each path has a row in both tables."""
+    sizes = [Backups(), Backups()]
+    for backups, pieces in zip(sizes, (2, 5), strict=True):
+        for run in (1, 2):
+            backups.run(run, {b"s\0%05d" % n: Thing(Kind.FILE, run, 0) for n in range(pieces * RANGE_ROWS)})
+    return sizes
+
+
+WITHOUT_ANSWER: dict[str, Callable[[Asked], Iterator[Held]]] = {
+    "HELD": lambda state: read_held(state, 0, b"", HIGHEST),
+    "BEGUN": lambda state: read_begun(state, 2, 3, b"", HIGHEST),
+    "ENDED": lambda state: read_ended(state, 2, 3, b"", HIGHEST),
+}
+
+
+@pytest.mark.parametrize("question", WITHOUT_ANSWER)
+def test_no_statement_walks_along_the_rest_of_a_table(sizes: list[Backups], question: str) -> None:
+    """A statement's work has a bound, also where it finds nothing: none stays open for long, and the work of
+    all of them grows with the rows and no faster."""
+    longest = []
+    for backups in sizes:
+        ticks: list[None] = []
+        backups.asked.connection.set_progress_handler(partial(ticks.append, None), 1_000)
+        backups.asked.after_each = partial(_take_count, ticks, work := [0])
+        assert list(WITHOUT_ANSWER[question](backups.asked)) == []
+        longest.append(max(work))
+    assert 0 < longest[1] <= longest[0] * 1.1 + 1, longest
+
+
+def _take_count(ticks: list[None], work: list[int]) -> None:
+    work.append(len(ticks))
+    ticks.clear()
 
 
 def test_where_a_content_lies_follows_its_path() -> None:

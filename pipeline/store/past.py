@@ -34,22 +34,28 @@ _CLOSED = f"""
 
 def _in_order(current: str, closed: str) -> str:
     """Both tables as one stream; SQLite merges two walks along their primary keys."""
-    return f"{_CURRENT} AND {current} UNION ALL {_CLOSED} WHERE {closed} ORDER BY 1 LIMIT {RANGE_ROWS}"
+    return f"{_CURRENT} AND {current} UNION ALL {_CLOSED} WHERE {closed} ORDER BY 1"
 
 
 HELD = _in_order(
-    "f.path > :low AND f.path < :high AND f.since_run <= :run",
-    "h.path > :low AND h.path < :high AND h.from_run <= :run AND h.to_run > :run",
+    "f.path >= :low AND f.path < :high AND f.since_run <= :run",
+    "h.path >= :low AND h.path < :high AND h.from_run <= :run AND h.to_run > :run",
 )
-HELD_AT = HELD.replace(".path > :low", ".path >= :low")
 BEGUN = _in_order(
-    "f.path > :low AND f.path < :high AND f.since_run > :old AND f.since_run <= :new",
-    "h.path > :low AND h.path < :high AND h.from_run > :old AND h.from_run <= :new AND h.to_run > :new",
+    "f.path >= :low AND f.path < :high AND f.since_run > :old AND f.since_run <= :new",
+    "h.path >= :low AND h.path < :high AND h.from_run > :old AND h.from_run <= :new AND h.to_run > :new",
 )
 ENDED = (
-    f"{_CLOSED} WHERE h.path > :low AND h.path < :high"
-    f" AND h.from_run <= :old AND h.to_run > :old AND h.to_run <= :new ORDER BY h.path LIMIT {RANGE_ROWS}"
+    f"{_CLOSED} WHERE h.path >= :low AND h.path < :high"
+    f" AND h.from_run <= :old AND h.to_run > :old AND h.to_run <= :new ORDER BY h.path"
 )
+
+
+_NEXT = (
+    f"SELECT path FROM files WHERE path >= :low AND path < :high ORDER BY path LIMIT 1 OFFSET {RANGE_ROWS}"
+)
+"""Where the next piece begins. A piece is a range of keys and not a number of rows: where one table has
+little to give, each piece would walk along the rest of it. Each path of the history has its row in `files`."""
 
 
 class RunRow(NamedTuple):
@@ -71,26 +77,34 @@ class RunRow(NamedTuple):
 
 def read_held(state: Readable, run: int, low: bytes, high: bytes, with_low: bool = False) -> Iterator[Held]:
     """The entry states with low < path < high at the end of a run, in scan order. run: NOW for the latest."""
-    yield from _pieces(state, HELD_AT if with_low else HELD, HELD, {"run": run, "low": low, "high": high})
+    return _pieces(state, HELD, low if with_low else _after(low), high, run=run)
 
 
 def read_begun(state: Readable, old: int, new: int, low: bytes, high: bytes) -> Iterator[Held]:
     """What was current at the end of run `new`, but not yet at the end of `old`."""
-    yield from _pieces(state, BEGUN, BEGUN, {"old": old, "new": new, "low": low, "high": high})
+    return _pieces(state, BEGUN, _after(low), high, old=old, new=new)
 
 
 def read_ended(state: Readable, old: int, new: int, low: bytes, high: bytes) -> Iterator[Held]:
     """What was current at the end of run `old`, but no longer at the end of `new`."""
-    yield from _pieces(state, ENDED, ENDED, {"old": old, "new": new, "low": low, "high": high})
+    return _pieces(state, ENDED, _after(low), high, old=old, new=new)
 
 
-def _pieces(state: Readable, first: str, query: str, values: dict[str, object]) -> Iterator[Held]:
-    rows = state.execute(first, values).fetchall()
-    while rows:
-        yield from map(Held._make, rows)
-        if len(rows) < RANGE_ROWS:
+def _after(path: bytes) -> bytes:
+    """The smallest key above a path."""
+    return path + b"\0"
+
+
+def _pieces(state: Readable, query: str, low: bytes, high: bytes, **values: int) -> Iterator[Held]:
+    """The rows with low <= path < high. Each piece is read by one statement, so a row that a writer moves
+    from one table to the other is met exactly once."""
+    while True:
+        found = state.execute(_NEXT, {"low": low, "high": high}).fetchall()
+        end = found[0][0] if found else high
+        yield from map(Held._make, state.execute(query, {**values, "low": low, "high": end}).fetchall())
+        if not found:
             return
-        rows = state.execute(query, {**values, "low": rows[-1][0]}).fetchall()
+        low = end
 
 
 def figures(state: Readable, run: int, low: bytes, high: bytes) -> tuple[int, int]:
