@@ -99,6 +99,7 @@ def test_pruned_lost_pinned_and_unknown_to_the_history(tmp_path: Path) -> None:
         (4, None, "a", False),
     ]
     assert "dropped by run 4" in backup.call("history", "a").stdout
+    assert backup.call("status", "--json").lines[0]["space"]["versions"] == {"files": 2, "bytes": 10}
     with sqlite3.connect(backup.root / ".pipeline" / "state.db") as state:
         state.execute("DELETE FROM history WHERE number < 3")
         state.execute("UPDATE versions SET pinned = 1 WHERE number = 2")

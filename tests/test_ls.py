@@ -44,6 +44,8 @@ def test_a_part_of_a_run(past: Backup) -> None:
     assert paths(past, "--at", ended) == paths(past, "--at", "2") != paths(past)
     started = past.call("runs", "--json").lines[1]["started"]
     assert paths(past, "--at", started) == paths(past, "--at", "1")
+    whole_second = past.call("runs", "--json").lines[0]["ended"][:19] + "+00:00"
+    assert paths(past, "--at", whole_second), "as people see the end of a run, cut to seconds"
     (old, _) = past.call("ls", "docs/one", "--at", "1", "--json").lines
     assert past.read(old["stored_at"]) == b"one\n"
 

@@ -71,6 +71,8 @@ def test_a_terminal_gets_rich_without_markup(monkeypatch: pytest.MonkeyPatch) ->
     assert text.count("x" * 10) >= 300 * 13
     assert lines[0].split() == ["figure", "kind", "name"]
     assert lines[0].index("kind") == lines[1].index("file")
+    narrower = printed([("1,000", "folder", "name")] * 200 + [("1", "file", "name")] * 5, Terminal())
+    assert {line.index("name") for line in narrower} == {len("figure  folder  ")}
 
 
 def test_a_reader_that_goes_away_ends_the_rows() -> None:
