@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.config import Config
+from pipeline.config import Config, Source
 from pipeline.layout import RESERVED_TOP, is_version_name
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError, SourceError
@@ -29,19 +29,21 @@ class Resolved(NamedTuple):
 
 def resolve(config: Config) -> list[Resolved]:
     """The sources as they are on the disk now, by name."""
-    found = []
-    for source in config.sources:
-        try:
-            path = source.path.resolve(strict=True)
-            with os.scandir(path):
-                pass
-        except OSError as error:
-            raise SourceError(
-                f"source {source.path}: {error.strerror}",
-                "Nothing was touched. Is its disk mounted? If it is gone for good, take it out of `sources`.",
-            ) from error
-        found.append(Resolved(os.fsencode(source.name), os.fsencode(path)))
-    return sorted(found)
+    return sorted(map(resolve_one, config.sources))
+
+
+def resolve_one(source: Source) -> Resolved:
+    """One source as it is on the disk now. Raises SourceError where it can't be listed."""
+    try:
+        path = source.path.resolve(strict=True)
+        with os.scandir(path):
+            pass
+    except OSError as error:
+        raise SourceError(
+            f"source {source.path}: {error.strerror}",
+            "Nothing was touched. Is its disk mounted? If it is gone for good, take it out of `sources`.",
+        ) from error
+    return Resolved(os.fsencode(source.name), os.fsencode(path))
 
 
 def check_places(config: Config, resolved: list[Resolved]) -> None:

@@ -35,6 +35,7 @@ a row of `Held` without its path.
 | VERSION | path, row of `Version`                             | an older content                          |
 | STRAY   | backup path                                        | a file in the backup that nothing names   |
 | PROBLEM | path, cause, severity                              | the state can't be right here             |
+| POSITION | path                                              | all up to here has been listed            |
 
 Restorer or verifier → the view, in the same order:
 
@@ -42,7 +43,9 @@ Restorer or verifier → the view, in the same order:
 |---------|----------------------------------------------------|-------------------------------------------|
 | FOLDER  | as above                                           | its content follows                       |
 | DONE    | path, action, reason, backup path                  | only where somebody wants to see each     |
-| WRONG   | what, backup path, path, cause, size, digest       | a stored file that isn't right            |
+| WRONG   | what, backup path, path, cause, size, digest, repairable | a stored file that isn't right      |
+| STRAY   | backup path, size, digest                          | the same file, read                       |
+| POSITION | as above                                          |                                           |
 | TALLY   | name of a figure, number                           | to be added up                            |
 | PROBLEM, FATAL | as above                                    |                                           |
 
@@ -57,7 +60,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 INSIDE, FILE, LINK, SPECIAL, FOLDER, MISSING, PROBLEM, GONE, FOUND, UNCHANGED, FATAL, \
-    VERSION, STRAY, DONE, WRONG, TALLY = range(16)  # fmt: skip
+    VERSION, STRAY, DONE, WRONG, TALLY, POSITION = range(17)  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode

@@ -167,6 +167,14 @@ class Held(NamedTuple):
     pinned: int
     ended_run: int | None
 
+    @classmethod
+    def of_version(cls, version: Version) -> Held:
+        """A version by itself, as if no history knew it."""
+        return cls(
+            version.path, version.kind, -1, -1, -1, version.mtime_ns, version.size, version.digest,
+            version.target, version.number, 0, None, None, version.status, version.pinned, version.ended_run,
+        )  # fmt: skip
+
     @property
     def is_within_reach(self) -> bool:
         """Whether its content is still stored. Folders and special files have none that could be gone."""

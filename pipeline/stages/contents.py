@@ -14,17 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import layout
-from pipeline.layout import OWN_FOLDER, SourcePlace
+from pipeline.layout import OWN_FOLDER, Parsed, SourcePlace
 from pipeline.model import treepath
-from pipeline.model.record import Area, Held, VersionStatus
+from pipeline.model.record import Area, Held, Kind, VersionStatus
 from pipeline.store import operation
 from pipeline.store.folders import FOLDER_FLAGS, Folders, split
-from pipeline.store.operation import Place
-from pipeline.store.reading import Reader
+from pipeline.store.operation import Mark, Place, Remove
+from pipeline.store.reading import Reader, Row
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STAGING = OWN_FOLDER + b"/staging/"
 _LOOKS = 8
+_CLAIMS = {
+    b"bak": f"status = {VersionStatus.KEPT:d}",
+    b"pinned": "pinned = 1",
+    b"pruned": f"status = {VersionStatus.PRUNED:d}",
+}
 
 
 class Contents:
@@ -35,8 +40,9 @@ class Contents:
         self._places = places
         self._state_path = Path(state)
         self._reader: Reader | None = None
-        self._intents_seen: list[tuple[object, ...]] = []
-        self._intents: dict[bytes, list[bytes]] = {}
+        self._seen: list[Row] = []
+        self._coming: dict[bytes, list[bytes]] = {}
+        self._going: set[bytes] = set()
 
     def open(self, at: bytes) -> int:
         folder, name = split(at)
@@ -72,30 +78,63 @@ class Contents:
             if at_now is not None:
                 yield at_now
 
-    def _look(self, path: bytes, number: int) -> tuple[bytes | None, tuple[bytes, ...]]:
-        """Where the content lies by the state of this moment, and where it still may be on its way there."""
+    def is_promised(self, path: bytes, number: int) -> bool:
+        """Whether the state still says that this content is stored; retention may have taken it meanwhile."""
+        return self._look(path, number)[0] is not None
+
+    def is_claimed(self, at: bytes, parsed: Parsed) -> bool:
+        """Whether the state, as it is at this moment, has something stored under this backup path."""
+        path = treepath.join(parsed.source, parsed.relative.replace(b"/", treepath.SEPARATOR))
+        path = path.rstrip(treepath.SEPARATOR)
+        if parsed.area is None:
+            query = f"SELECT 1 FROM versions WHERE path = ? AND number = ? AND {_CLAIMS[parsed.marker]}"
+            found = self._ask(query, (path, parsed.number))
+        else:
+            query = (
+                "SELECT 1 FROM files WHERE path = ? AND area = ? AND NOT (digest IS NULL AND target IS NULL)"
+            )
+            found = self._ask(query, (path, int(parsed.area)))
+        return bool(found) or self._is_on_its_way(at)
+
+    def is_present_folder(self, path: bytes) -> bool:
+        query = "SELECT 1 FROM files WHERE path = ? AND kind = ? AND area != ?"
+        return bool(self._ask(query, (path, int(Kind.FOLDER), int(Area.DELETED))))
+
+    def _ask(self, query: str, values: tuple[object, ...] = ()) -> list[Row]:
         if self._reader is None:
             self._reader = Reader(self._state_path)
+        return self._reader.execute(query, values).fetchall()
+
+    def _look(self, path: bytes, number: int) -> tuple[bytes | None, tuple[bytes, ...]]:
+        """Where the content lies by the state of this moment, and where it still may be on its way there."""
         query = "SELECT number, area, digest IS NULL AND target IS NULL FROM files WHERE path = ?"
-        current = self._reader.execute(query, (path,)).fetchall()
+        current = self._ask(query, (path,))
         if current and current[0][0] == number and not current[0][2]:
             at = self.place(path, number, current[0][1])
         else:
             query = "SELECT 1 FROM versions WHERE path = ? AND number = ? AND status = ?"
-            if not self._reader.execute(query, (path, number, VersionStatus.KEPT)).fetchall():
+            if not self._ask(query, (path, number, int(VersionStatus.KEPT))):
                 return None, ()
             at = self.place(path, number, None)
-        return at, tuple(self._on_its_way_to(at))
+        self._read_intents()
+        return at, tuple(self._coming.get(at, ()))
 
-    def _on_its_way_to(self, at: bytes) -> list[bytes]:
-        assert self._reader is not None, "the caller has asked it already"
-        ends = (f"SELECT * FROM intents ORDER BY sequence {order} LIMIT 1" for order in ("ASC", "DESC"))
-        seen = [row for query in ends for row in self._reader.execute(query).fetchall()]
-        if seen != self._intents_seen:
-            rows = self._reader.execute("SELECT operation FROM intents ORDER BY sequence").fetchall()
-            self._intents_seen, self._intents = seen, {}
-            for intent in (operation.decode(row[0]) for row in rows):
-                if isinstance(intent, Place):
-                    names = [_STAGING + intent.staged, *filter(None, [intent.origin])]
-                    self._intents.setdefault(intent.target, []).extend(names)
-        return self._intents.get(at, [])
+    def _is_on_its_way(self, at: bytes) -> bool:
+        """Whether a recorded intent is still to make or to remove this name."""
+        self._read_intents()
+        return at in self._coming or at in self._going
+
+    def _read_intents(self) -> None:
+        """The intents of the last group, read anew only when there are others."""
+        query = "SELECT * FROM intents ORDER BY sequence {} LIMIT 1"
+        seen = [row for order in ("ASC", "DESC") for row in self._ask(query.format(order))]
+        if seen == self._seen:
+            return
+        self._seen, self._coming, self._going = seen, {}, set()
+        for row in self._ask("SELECT operation FROM intents ORDER BY sequence"):
+            intent = operation.decode(row[0])
+            if isinstance(intent, Place):
+                names = [_STAGING + intent.staged, *filter(None, [intent.origin])]
+                self._coming.setdefault(intent.target, []).extend(names)
+            elif isinstance(intent, Mark | Remove):
+                self._going.add(intent.target)

@@ -77,3 +77,24 @@ class RestoreSetup(NamedTuple):
     overwrite: str
     dry_run: bool
     report: bool
+
+
+class VerifySetup(NamedTuple):
+    """What a verifying worker, or the walk for foreign files, needs to know."""
+
+    places: dict[bytes, SourcePlace]
+    algorithm: str
+    backup_root: str
+    state: str
+
+
+class StoredSetup(NamedTuple):
+    """Which stored contents are listed. ranges: of paths, low excluded, in the order of the walk.
+
+    limit: how many contents at most, None for all.
+    """
+
+    state: str
+    sources: frozenset[bytes]
+    ranges: tuple[tuple[bytes, bytes], ...]
+    limit: int | None

@@ -9,10 +9,11 @@ query serves at any size (`test_past.py` reads it from SQLite's own query plan).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import NamedTuple
 
-from pipeline.model.record import Area, Held, Kind, Version, VersionStatus
-from pipeline.store.reading import RANGE_ROWS, Readable
+from pipeline.model.record import Area, Held, Kind, Record, Version, VersionStatus
+from pipeline.store.reading import RANGE_ROWS, Readable, read_range, read_versions
 
 NOW = (1 << 63) - 1
 """As a run: the state as it is, whatever run is or was at work."""
@@ -136,3 +137,39 @@ def runs(state: Readable) -> list[RunRow]:
     """All runs, oldest first."""
     query = "SELECT number, started_ns, ended_ns, status, counts FROM runs ORDER BY number"
     return [RunRow._make(row) for row in state.execute(query).fetchall()]
+
+
+def read_stored(state: Readable, low: bytes, high: bytes) -> Iterator[tuple[Held | None, list[Version]]]:
+    """Each path with low < path < high: its latest state if anything of it is stored, and its kept versions.
+
+    A deleted path whose content lies in `_deleted/` is there too; its state is the one that it had last.
+    """
+    versions = groupby(read_versions(state, low, high), key=lambda version: version.path)
+    group = next(versions, None)
+    for row in read_range(state, low, high):
+        record = Record._make(row)
+        kept: list[Version] = []
+        while group is not None and group[0] < record.path:
+            group = next(versions, None)
+        if group is not None and group[0] == record.path:
+            kept = [version for version in group[1] if version.status == VersionStatus.KEPT]
+            group = next(versions, None)
+        is_stored = record.digest is not None or record.target is not None
+        if is_stored or (record.kind == Kind.FOLDER and record.is_present):
+            yield _held_of_record(record), kept
+        elif kept:
+            yield None, kept
+
+
+def _held_of_record(record: Record) -> Held:
+    return Held(
+        record.path, record.kind, record.mode, record.uid, record.gid, record.mtime_ns, record.size,
+        record.digest, record.target, record.number, record.since_run, None, record.area, None, 0, None,
+    )  # fmt: skip
+
+
+def count_stored(state: Readable) -> int:
+    """How many stored contents there are: files and links, wherever they lie, and kept versions."""
+    files = "SELECT count(*) FROM files WHERE digest IS NOT NULL OR target IS NOT NULL"
+    versions = f"SELECT count(*) FROM versions WHERE status = {VersionStatus.KEPT:d}"
+    return sum(int(state.execute(query).fetchall()[0][0]) for query in (files, versions))

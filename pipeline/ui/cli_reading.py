@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -17,10 +17,12 @@ from pipeline.ui.options import at_option, config_options, json_option
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_quiet_option = click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
+
+
 def _shown_options(command: F) -> F:
-    quiet = click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
     verbose = click.option("--verbose", "-v", is_flag=True, help="Tell every path.")
-    return json_option(quiet(verbose(command)))
+    return json_option(_quiet_option(verbose(command)))
 
 
 def _refuse_both(quiet: bool, verbose: bool) -> None:
@@ -77,3 +79,68 @@ def restore(
     shown = commands.Shown(json, quiet, verbose)
     code = read_commands.restore(file, settings, paths, to, at, version, overwrite, dry_run, shown)
     sys.exit(code)
+
+
+class _Share(click.ParamType[float]):
+    """A part of a whole as a number from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        try:
+            share = float(str(value).removesuffix("%")) / 100
+        except ValueError:
+            share = 0
+        if not 0 < share <= 1:
+            self.fail(f"{value!r} is no share; for example 5%", param, context)
+        return share
+
+
+class _Duration(click.ParamType[float]):
+    """A time span in seconds."""
+
+    name = "duration"
+    _UNITS_S: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        text = str(value)
+        unit_s = self._UNITS_S.get(text[-1:])
+        try:
+            seconds = float(text[:-1] if unit_s else text) * (unit_s or 1)
+        except ValueError:
+            seconds = 0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{value!r} is no time span; for example 90s, 30m, 2h", param, context)
+        return seconds
+
+
+@click.command()
+@config_options
+@click.option("--sample", metavar="SHARE", type=_Share(), help="Read only a part, the next one at each call.")
+@click.option("--at-most", metavar="TIME", type=_Duration(), help="Stop after so long; the next goes on.")
+@click.option("--repair", is_flag=True, help="Store rotten and missing files again from the source.")
+@json_option
+@_quiet_option
+def verify(
+    file: Path | None,
+    settings: tuple[str, ...],
+    sample: float | None,
+    at_most: float | None,
+    repair: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Read what is stored, and compare it with what the state says.
+
+    Tells what is rotten, missing, foreign or misplaced, and ends with exit code 3 if anything is. Writes
+    nothing unless --repair is given; that needs the source to have the very content still.
+
+    \b
+    Examples:
+      python -m pipeline verify
+      python -m pipeline verify --sample 5% --at-most 30m
+    """
+    from pipeline.ui import commands, read_commands
+
+    shown = commands.Shown(json, quiet)
+    sys.exit(read_commands.verify(file, settings, sample, at_most, repair, shown))

@@ -70,6 +70,27 @@ def _as_json(
         monitor.close()
 
 
+def verify(
+    file: Path | None,
+    settings: Sequence[str],
+    sample: float | None,
+    at_most_s: float | None,
+    repair: bool,
+    shown: Shown,
+) -> ExitCode:
+    """Read what is stored, and compare it with the state."""
+    from pipeline.pool.forkserver import VERIFYING, start_fork_server
+
+    start_fork_server(*VERIFYING)  # it loads its modules while we load ours
+
+    def work(config: Config, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
+        from pipeline.views.verify import Request, verify
+
+        return verify(config, Request(sample, at_most_s, repair), monitor, stop)
+
+    return watched("verify", file, settings, shown, False, work)
+
+
 def restore(
     file: Path | None,
     settings: Sequence[str],

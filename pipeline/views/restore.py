@@ -22,7 +22,7 @@ from pipeline.config import Config
 from pipeline.model import message, treepath
 from pipeline.model.errors import ArgumentError, Problem, RestoreError, Severity
 from pipeline.model.message import Results
-from pipeline.model.record import Held, Kind, Version
+from pipeline.model.record import Held, Kind
 from pipeline.model.report import Deed, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
 from pipeline.pool.forkserver import RESTORING, start_fork_server
@@ -130,7 +130,7 @@ def _contents(opened: Opened, parts: tuple[bytes, ...], number: int) -> tuple[He
             rows += _folders_above(opened, files[-1])
             rows.append(files[-1])
         elif unknown:
-            rows.append(_held_of_version(unknown[0]))
+            rows.append(Held.of_version(unknown[0]))
         else:
             raise ArgumentError(
                 f"{treepath.shown(path)} has no version {number}", "`history` lists those that it has."
@@ -144,14 +144,6 @@ def _folders_above(opened: Opened, held: Held) -> Iterator[Held]:
     for depth in range(1, len(components)):
         folder = treepath.SEPARATOR.join(components[:depth])
         yield from past.read_held(opened.state, held.from_run, folder, folder + b"\0", with_low=True)
-
-
-def _held_of_version(version: Version) -> Held:
-    """A version that no history knows, as after a rebuild: mode and owner are those of its stored file."""
-    return Held(
-        version.path, version.kind, -1, -1, -1, version.mtime_ns, version.size, version.digest,
-        version.target, version.number, 0, None, None, version.status, version.pinned, version.ended_run,
-    )  # fmt: skip
 
 
 def _expected(opened: Opened, run: int, parts: tuple[bytes, ...]) -> tuple[int, int]:

@@ -1,0 +1,98 @@
+"""Repair: a stored file that is rotten or missing is stored again from the source.
+
+In: an open backup, under the lock and recovered; paths. Out: for each, whether it was repaired. Guarantees:
+only the very content that the state promises is stored, hashed in the read whose bytes are written (promise
+3); the name is given by the journal, as in a run, and what stood there goes to quarantine. The state says the
+same before and after. Fails with BackupSideError.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+
+from pipeline import planner
+from pipeline.model import treepath
+from pipeline.model.plan import Action, Plan, Store
+from pipeline.model.record import Area, Kind, Record, Stat
+from pipeline.planner import Context
+from pipeline.stages import digest
+from pipeline.stages.setup import SourceRoot
+from pipeline.store.folders import FOLDER_FLAGS, Folders, split
+from pipeline.store.journal import Journal
+from pipeline.store.operation import Identity
+from pipeline.store.staging import Staged, StagingFile, permissions
+from pipeline.store.state import State
+from pipeline.store.system import backup_side_errors
+
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Repair:
+    """staging: its folder's handle. sources: those that can be read now, by name."""
+
+    def __init__(
+        self, state: State, journal: Journal, staging: int, sources: dict[bytes, SourceRoot], algorithm: str
+    ) -> None:
+        self._state = state
+        self._journal = journal
+        self._staging = staging
+        self._sources = sources
+        self._new_hasher = digest.hasher(algorithm)
+        self._names = (b"r-%x" % number for number in count(1))
+
+    def repair(self, path: bytes) -> tuple[bytes | None, str]:
+        """Where the content is stored again, or None and why it isn't."""
+        record = self._state.record(path)
+        source = self._sources.get(treepath.source_name(path))
+        if record is None or record.kind != Kind.FILE or not record.is_present or record.digest is None:
+            return None, "the path is no longer a file in the source"
+        if source is None:
+            return None, "its source is not in the configuration"
+        try:
+            staged = self._stage(source, record)
+        except OSError as error:
+            return None, f"the source can't be read: {error.strerror}"
+        if staged is None:
+            return None, "the source no longer has that content"
+        at = planner.stored_at(record, Context(source.place, 0).place)
+        assert at is not None, "a file with a digest has a place"
+        action = Action.DUPLICATE if record.area == Area.DUPLICATE else Action.BACKUP
+        plan = Plan(action, path, "repaired", (Store(at, replaces=False),), record, record, stored_at=at)
+        self._journal.execute(plan, staged)
+        return at, ""
+
+    def _stage(self, source: SourceRoot, record: Record) -> Staged | None:
+        """The source's content in staging, None where it isn't the recorded one. Raises its OSErrors."""
+        root = os.open(source.path, FOLDER_FLAGS)
+        folders = Folders(root)
+        try:
+            folder, name = split(treepath.relative(record.path))
+            handle = os.open(name, _READ_FLAGS, dir_fd=folders.at(folder))
+            try:
+                return self._copy(handle, record)
+            finally:
+                os.close(handle)
+        finally:
+            folders.close()
+            os.close(root)
+
+    def _copy(self, handle: int, record: Record) -> Staged | None:
+        if os.fstat(handle).st_size != record.size:
+            return None
+        state, buffer = self._new_hasher(), bytearray(digest.READ_BYTES)
+        view = memoryview(buffer)
+        with backup_side_errors():
+            staged = StagingFile(self._staging, next(self._names))
+        while size := os.readv(handle, [buffer]):
+            state.update(view[:size])
+            with backup_side_errors():
+                staged.write(view[:size])
+        if state.digest() != record.digest:
+            with backup_side_errors():
+                staged.discard()
+            return None
+        found = Stat(record.mode, record.uid, record.gid, record.mtime_ns, 0, 0, record.size)
+        with backup_side_errors():
+            inode = staged.finish(found, permissions(record.mode))
+        return Staged(staged.name, Identity(inode, record.size, record.digest, None))

@@ -1,0 +1,44 @@
+"""Where the last partial `verify` ended, so that the next one goes on from there.
+
+In: the log folder, a backup root. Out: a tree path. Guarantees: nothing in the backup is written; a note that
+can't be read or written only means that the next call begins anew, which is said.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+import orjson
+
+_NAME = "verify-position.json"
+
+
+def read_position(log_dir: Path, root: Path) -> bytes:
+    """The path up to which all has been verified; empty for none."""
+    try:
+        return b64decode(_positions(log_dir).get(os.fspath(root), ""))
+    except ValueError:
+        return b""
+
+
+def write_position(log_dir: Path, root: Path, path: bytes) -> str | None:
+    """Remember it. Returns why that was not possible."""
+    positions = _positions(log_dir) | {os.fspath(root): b64encode(path).decode("ascii")}
+    try:
+        log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = log_dir / f"{_NAME}.{os.getpid()}"
+        draft.write_bytes(orjson.dumps(positions))
+        draft.replace(log_dir / _NAME)
+    except OSError as error:
+        return f"{log_dir} can't be written: {error.strerror}"
+    return None
+
+
+def _positions(log_dir: Path) -> dict[str, str]:
+    try:
+        found = orjson.loads((log_dir / _NAME).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
