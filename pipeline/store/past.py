@@ -56,7 +56,7 @@ _NEXT = (
     f"SELECT path FROM files WHERE path >= :low AND path < :high ORDER BY path LIMIT 1 OFFSET {RANGE_ROWS}"
 )
 """Where the next piece begins. A piece is a range of keys and not a number of rows: where one table has
-little to give, each piece would walk along the rest of it. Each path of the history has its row in `files`."""
+little to give, each piece would walk along the rest of it. A path of the history has its row in `files`."""
 
 
 class RunRow(NamedTuple):
