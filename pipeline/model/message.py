@@ -46,6 +46,7 @@ Restorer or verifier → the view, in the same order:
 | WRONG   | what, backup path, path, cause, size, digest, repairable | a stored file that isn't right      |
 | STRAY   | backup path, size, digest                          | the same file, read                       |
 | POSITION | as above                                          |                                           |
+| STORED  | backup path, kind, stat, digest, target            | what lies in a backup, whatever the state |
 | TALLY   | name of a figure, number                           | to be added up                            |
 | PROBLEM, FATAL | as above                                    |                                           |
 
@@ -60,7 +61,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 INSIDE, FILE, LINK, SPECIAL, FOLDER, MISSING, PROBLEM, GONE, FOUND, UNCHANGED, FATAL, \
-    VERSION, STRAY, DONE, WRONG, TALLY, POSITION = range(17)  # fmt: skip
+    VERSION, STRAY, DONE, WRONG, TALLY, POSITION, STORED = range(18)  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode

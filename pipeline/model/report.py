@@ -118,6 +118,9 @@ class ReadMonitor(Protocol):
 
     def did(self, deed: Deed) -> None: ...
 
+    def note(self, text: str) -> None:
+        """Something to know that is no problem."""
+
     def found(self, finding: Finding) -> None: ...
 
     def problem(self, problem: Problem) -> None: ...

@@ -15,6 +15,7 @@ _CHILDREN = "pipeline.pool.children"
 BACKING_UP = ("pipeline.stages.scanner", "pipeline.stages.hasher")
 RESTORING = ("pipeline.stages.lister", "pipeline.stages.restorer")
 VERIFYING = ("pipeline.stages.lister", "pipeline.stages.verifier")
+REBUILDING = ("pipeline.stages.stored_tree",)
 """The modules of the stations of each line."""
 
 

@@ -88,6 +88,13 @@ class VerifySetup(NamedTuple):
     state: str
 
 
+class TreeSetup(NamedTuple):
+    """What the walk through a backup's own tree, and its workers, need to know."""
+
+    backup_root: str
+    algorithm: str
+
+
 class StoredSetup(NamedTuple):
     """Which stored contents are listed. ranges: of paths, low excluded, in the order of the walk.
 

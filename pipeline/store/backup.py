@@ -33,6 +33,7 @@ from pipeline.store.state import (
 from pipeline.store.system import backup_side_errors
 
 STATE_NAME = "state.db"
+_LOOKED_THROUGH_BYTES = 8 << 20  # takes some 25 ms
 _OWN_FOLDERS = (b"staging", b"quarantine")
 
 
@@ -74,6 +75,26 @@ def _open_for_writing(cleanup: ExitStack, root: Path, now_ns: int) -> Backup:
     return Backup(root, state, path, root_handle, staging, quarantine)
 
 
+class Tree(NamedTuple):
+    """A backup whose state is not to be trusted, under the lock. own: its `.pipeline`."""
+
+    root: Path
+    own: Path
+    staging_handle: int
+    quarantine_handle: int
+
+
+@contextmanager
+def open_tree(root: Path, now_ns: int) -> Iterator[Tree]:
+    """For a rebuild: the lock and the folders of the program, and no look at the state."""
+    with ExitStack() as cleanup, translated_errors(), backup_side_errors():
+        root = root.resolve(strict=True)
+        own = _own_folder(cleanup, OWN_FOLDER, _open(cleanup, os.fsencode(root), None))
+        cleanup.callback(os.close, lock.acquire(own, now_ns))
+        staging, quarantine = (_own_folder(cleanup, name, own) for name in _OWN_FOLDERS)
+        yield Tree(root, root / os.fsdecode(OWN_FOLDER), staging, quarantine)
+
+
 @contextmanager
 def open_scratch(root: Path) -> Iterator[Backup]:
     """For a dry run: a copy of the state in a temporary folder; the backup itself is only read."""
@@ -83,7 +104,7 @@ def open_scratch(root: Path) -> Iterator[Backup]:
         path = Path(folder) / STATE_NAME
         stored = root / os.fsdecode(OWN_FOLDER) / STATE_NAME
         if _is_fresh(root):
-            state = State(_with_schema(connect_writer(path)))
+            state = State(with_schema(connect_writer(path)))
             cleanup.callback(state.close)
             yield Backup(root.resolve() if root.exists() else None, state, path)
             return
@@ -93,7 +114,7 @@ def open_scratch(root: Path) -> Iterator[Backup]:
             cleanup.callback(os.close, held)
         source = connect_reader(stored)
         cleanup.callback(source.close)
-        check_version(source)
+        check_form(source)
         connection = sqlite3.connect(path)
         source.backup(connection)
         connection.close()
@@ -161,7 +182,7 @@ def _refuse_foreign(root: Path) -> None:
     if not _is_fresh(root) and not state.is_file():
         raise StateError(
             f"backup_root {root} is not empty and has no .pipeline/state.db",
-            f"{REBUILD_ADVICE} A folder that is no backup can't be used as backup_root.",
+            f"Nothing was touched. {REBUILD_ADVICE} A folder that is no backup can't be used as backup_root.",
         )
 
 
@@ -180,18 +201,23 @@ def _connect(path: Path, root: Path) -> sqlite3.Connection:
     connection = connect_writer(path)
     os.chmod(path, 0o600)
     if fresh:
-        return _with_schema(connection)
-    check_version(connection)
+        return with_schema(connection)
+    check_form(connection)
     return connection
 
 
-def _with_schema(connection: sqlite3.Connection) -> sqlite3.Connection:
+def with_schema(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """A fresh database's tables, in one transaction."""
     connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     return connection
 
 
-def check_version(connection: Readable) -> None:
-    """Raises StateError for a database that is not a state of this program's form."""
+def check_form(connection: Readable) -> None:
+    """Raises StateError for a database that is not a state of this program's form, or is damaged.
+
+    A small one is looked through whole, so that damage is told before anything is done; in a large one, where
+    that would take seconds, damage is told when its page is read.
+    """
     version = connection.execute("PRAGMA user_version").fetchall()[0][0]
     if version > SCHEMA_VERSION:
         raise StateError(
@@ -200,3 +226,10 @@ def check_version(connection: Readable) -> None:
         )
     if version != SCHEMA_VERSION:
         raise StateError("state.db has no valid form", REBUILD_ADVICE)
+    pages, page_bytes = (
+        connection.execute(f"PRAGMA {name}").fetchall()[0][0] for name in ("page_count", "page_size")
+    )
+    if pages * page_bytes <= _LOOKED_THROUGH_BYTES:
+        wrong = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
+        if wrong != "ok":
+            raise StateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)

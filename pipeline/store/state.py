@@ -27,7 +27,7 @@ from pipeline.store.reading import RANGE_ROWS, RECORD_COLUMNS, read_range
 
 SCHEMA_VERSION = 1
 REBUILD_ADVICE = (
-    "Nothing was touched. If a state.db of this backup exists elsewhere, put it back;"
+    "If a state.db of this backup exists elsewhere, put it back;"
     " otherwise `python -m pipeline rebuild` makes a new one from the files."
 )
 

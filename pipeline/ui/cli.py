@@ -78,7 +78,7 @@ def check(file: Path | None, settings: tuple[str, ...], json: bool) -> None:
     sys.exit(commands.check(file, settings, json))
 
 
-for command in (cli_reading.restore, cli_reading.verify, *cli_lists.COMMANDS):
+for command in (cli_reading.restore, cli_reading.verify, cli_reading.rebuild, *cli_lists.COMMANDS):
     app.add_command(command)
 
 

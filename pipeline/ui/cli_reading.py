@@ -144,3 +144,21 @@ def verify(
 
     shown = commands.Shown(json, quiet)
     sys.exit(read_commands.verify(file, settings, sample, at_most, repair, shown))
+
+
+@click.command()
+@config_options
+@json_option
+@_quiet_option
+def rebuild(file: Path | None, settings: tuple[str, ...], json: bool, quiet: bool) -> None:
+    """Make a new state.db from the files of the backup alone, when it is lost or damaged.
+
+    Reads everything that is stored; nothing of it is renamed or overwritten. A damaged state is kept aside.
+
+    \b
+    Example:
+      python -m pipeline rebuild --config config.toml
+    """
+    from pipeline.ui import commands, read_commands
+
+    sys.exit(read_commands.rebuild(file, settings, commands.Shown(json, quiet)))

@@ -114,3 +114,17 @@ def restore(
         return restore(config, request, monitor, stop)
 
     return watched("restore", file, settings, shown, dry_run, work)
+
+
+def rebuild(file: Path | None, settings: Sequence[str], shown: Shown) -> ExitCode:
+    """Make a new state from the files of the backup alone."""
+    from pipeline.pool.forkserver import REBUILDING, start_fork_server
+
+    start_fork_server(*REBUILDING)  # it loads its modules while we load ours
+
+    def work(config: Config, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
+        from pipeline.views.rebuild import rebuild
+
+        return rebuild(config, monitor, stop)
+
+    return watched("rebuild", file, settings, shown, False, work)

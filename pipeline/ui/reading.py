@@ -16,7 +16,7 @@ from pipeline.model import treepath
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.report import Deed, Finding, Progress, ReadSummary
 from pipeline.ui.figures import Pace, amount, duration_text, size_text
-from pipeline.ui.lines import problem_line
+from pipeline.ui.lines import one_line, problem_line
 from pipeline.ui.output import Output
 from pipeline.ui.terminal import Detail, print_rows
 
@@ -67,6 +67,10 @@ class ReadLines:
     def did(self, deed: Deed) -> None:
         self._say(self._out, deed_line(deed))
 
+    def note(self, text: str) -> None:
+        if not self._detail.quiet:
+            self._say(self._out, f"Note: {one_line(text)}")
+
     def found(self, finding: Finding) -> None:
         self._say(self._out, finding_line(finding))
 
@@ -113,6 +117,9 @@ class ReadJson:
         line |= treepath.json_fields("path", treepath.with_slashes(deed.path))
         line["reason"] = _lossy(deed.reason)
         self._print(line | treepath.json_fields("stored_at", deed.at))
+
+    def note(self, text: str) -> None:
+        self._print({"type": "note", "text": _lossy(text)})
 
     def found(self, finding: Finding) -> None:
         self._errors += 1

@@ -19,7 +19,7 @@ from pipeline.config import Config
 from pipeline.layout import SourcePlace
 from pipeline.model import treepath
 from pipeline.model.errors import ArgumentError, StateError
-from pipeline.store.backup import STATE_NAME, check_version
+from pipeline.store.backup import STATE_NAME, check_form
 from pipeline.store.past import NOW, RunRow, runs
 from pipeline.store.reading import Reader
 from pipeline.store.state import REBUILD_ADVICE, source_places, translated_errors
@@ -50,7 +50,7 @@ def open_for_reading(config: Config) -> Iterator[Opened]:
     with translated_errors():
         state = Reader(path)
         try:
-            check_version(state)
+            check_form(state)
             places = source_places(state.execute("SELECT name, at_root FROM sources").fetchall())
             found = state.execute("SELECT value FROM settings WHERE key = 'hash_algorithm'").fetchall()
             algorithm = str(found[0][0]) if found else config.hash_algorithm

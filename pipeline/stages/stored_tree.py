@@ -1,0 +1,128 @@
+"""The walk through a backup's own tree, and the workers that read what lies there, whatever a state says.
+
+In: the backup root. Out: everything below it but the program's own folder, in scan order of the backup; from
+the workers, each with its metadata, and a file with its digest. Guarantees: links are never followed, memory
+holds one folder's names per level, nothing is written. What can't be read becomes a PROBLEM.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.layout import OWN_FOLDER
+from pipeline.model import message
+from pipeline.model.errors import Severity
+from pipeline.model.record import Kind, Stat
+from pipeline.stages import digest
+from pipeline.stages.batch import KILLED_TWO
+from pipeline.stages.batches import Batches, Send
+from pipeline.stages.setup import TreeSetup
+from pipeline.store.folders import FOLDER_FLAGS, Folders, split
+
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CantList = Callable[[bytes, OSError], None]
+
+
+def walk_backup(folders: Folders, cant_list: CantList) -> Iterator[tuple[bytes, bool]]:
+    """Backup paths, and whether each is a folder. The stack holds what is left of each folder's names."""
+    stack = [iter(_list(folders, b"", cant_list))]
+    while stack:
+        found = next(stack[-1], None)
+        if found is None:
+            stack.pop()
+            continue
+        yield found
+        at, is_folder = found
+        if is_folder:
+            stack.append(iter(_list(folders, at, cant_list)))
+
+
+def _list(folders: Folders, folder: bytes, cant_list: CantList) -> list[tuple[bytes, bool]]:
+    prefix = folder + b"/" if folder else b""
+    try:
+        with os.scandir(folders.at(folder)) as entries:
+            names = [(prefix + os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in entries]
+    except OSError as error:
+        cant_list(folder, error)
+        return []
+    return sorted(name for name in names if name[0] != OWN_FOLDER)
+
+
+class TreeWalk:
+    """Lists everything that lies in a backup."""
+
+    def __init__(self, setup: TreeSetup, send: Send) -> None:
+        self._folders = Folders(os.open(setup.backup_root, FOLDER_FLAGS))
+        self._batches = Batches(send)
+
+    def walk(self) -> None:
+        for at, is_folder in walk_backup(self._folders, self._cant_list):
+            self._batches.add((message.STRAY, at), int(not is_folder))
+        self._batches.flush()
+
+    def _cant_list(self, at: bytes, error: OSError) -> None:
+        self._batches.add((message.PROBLEM, at, f"can't be listed: {error.strerror}", Severity.ERROR))
+
+
+class TreeReader:
+    """A worker: reads what lies in a backup, as it is."""
+
+    def __init__(self, setup: TreeSetup, worker: int, alive: Callable[[int], None]) -> None:
+        self._folders = Folders(os.open(setup.backup_root, FOLDER_FLAGS))
+        self._new_hasher = digest.hasher(setup.algorithm)
+        self._buffer = bytearray(digest.READ_BYTES)
+        self._alive = alive
+        self._bytes_read = 0
+
+    def process(self, payload: bytes) -> tuple[bytes, int, int]:
+        """A batch's results, encoded, the number of its files, and the bytes that were read."""
+        items: list[Any] = []
+        files, self._bytes_read = 0, 0
+        for item in message.decode_items(payload):
+            if item[0] != message.STRAY:
+                items.append(item)
+                continue
+            try:
+                items.append(self._read(item[1]))
+                files += items[-1][2] == Kind.FILE
+            except OSError as error:
+                cause = f"can't be read: {error.strerror}"
+                items.append((message.PROBLEM, item[1], cause, Severity.ERROR))
+        return message.encode((files, 0, 0, self._bytes_read, 0, items)), files, self._bytes_read
+
+    @staticmethod
+    def given_up(item: list[Any], folder: bytes) -> Any:
+        """The result of an item at which two workers have died."""
+        return [message.PROBLEM, item[1], KILLED_TWO, Severity.ERROR] if item[0] == message.STRAY else item
+
+    def _read(self, at: bytes) -> tuple[Any, ...]:
+        folder, name = split(at)
+        parent = self._folders.at(folder)
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        content, target, kind = None, None, _kind(found.st_mode)
+        if kind == Kind.LINK:
+            target = os.readlink(name, dir_fd=parent)
+        elif kind == Kind.FILE:
+            handle = os.open(name, _READ_FLAGS, dir_fd=parent)
+            try:
+                content, found = self._hash(handle), os.fstat(handle)
+            finally:
+                os.close(handle)
+        return message.STORED, at, kind, Stat.of(found), content, target
+
+    def _hash(self, handle: int) -> bytes:
+        state, view = self._new_hasher(), memoryview(self._buffer)
+        while count := os.readv(handle, [self._buffer]):
+            state.update(view[:count])
+            self._bytes_read += count
+            if count == digest.READ_BYTES:
+                self._alive(count)
+        return state.digest()
+
+
+def _kind(mode: int) -> Kind:
+    kinds = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.LINK}
+    return kinds.get(stat.S_IFMT(mode), Kind.SPECIAL)

@@ -1,0 +1,223 @@
+"""`rebuild`: a new state from the files of a backup alone.
+
+    backup → tree walk → tree readers → (order) → here: records and versions → new state
+
+In: a configuration, a monitor, and a way to be asked to stop. Out: a summary. Guarantees: nothing that is
+stored is renamed or overwritten; a damaged state is kept aside; what staging still holds goes to quarantine,
+since nothing can tell any more what it was for; a cut leaves everything as it was. What files alone can't
+tell is said. Fails with StateError where the state is sound, LockedError, BackupSideError.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+
+import orjson
+
+from pipeline import layout
+from pipeline.config import Config
+from pipeline.layout import SourcePlace
+from pipeline.model import message, treepath
+from pipeline.model.errors import Problem, Severity, StateError
+from pipeline.model.plan import Action
+from pipeline.model.record import Area, Kind, Record, Stat, Version, VersionStatus
+from pipeline.model.report import Progress, ReadMonitor, ReadSummary
+from pipeline.pool.children import Station
+from pipeline.pool.forkserver import REBUILDING, start_fork_server
+from pipeline.pool.line import Line
+from pipeline.stages.setup import TreeSetup
+from pipeline.stages.stored_tree import TreeReader, TreeWalk
+from pipeline.store.backup import Tree, open_tree
+from pipeline.store.rebuilding import NewState, is_sound
+from pipeline.store.state import source_places, translated_errors
+from pipeline.store.system import backup_side_errors, boot_id, rename_new
+from pipeline.views.places import places_of
+
+PROGRESS_S = 0.2
+UNKNOWN = (
+    "files alone can't tell: earlier runs and their times, set-id bits, owners that the backup's file system"
+    " couldn't take, and what was rotten before"
+)
+
+
+def rebuild(config: Config, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
+    """Make the new state, and tell the monitor. stop: asked a few times a second whether to end early."""
+    began_s, started_ns = time.monotonic(), time.time_ns()
+    context = start_fork_server(*REBUILDING)
+    if not config.backup_root.is_dir():
+        raise StateError(f"there is no backup in {config.backup_root}", "Is its disk mounted?")
+    with open_tree(config.backup_root, started_ns) as tree, ExitStack() as cleanup:
+        if is_sound(tree.own):
+            raise StateError(
+                "state.db is sound; nothing was rebuilt",
+                "If a new one is wanted all the same, move .pipeline/state.db away first.",
+            )
+        with backup_side_errors(), translated_errors():
+            state = NewState(tree.own)
+        cleanup.callback(state.close)
+        rebuilding = _Rebuilding(config, tree, state, monitor, began_s)
+        run = rebuilding.begin(started_ns)
+        setup = TreeSetup(os.fspath(tree.root), config.hash_algorithm)
+        workers = config.workers.count or len(os.sched_getaffinity(0))
+        with Line(context, Station(TreeWalk, setup), Station(TreeReader, setup), workers) as line:
+            for results in line.results():
+                if results is not None:
+                    rebuilding.take(results.items, results.bytes_read)
+                rebuilding.show_progress(line)
+                if stop():
+                    return rebuilding.finish(None, "interrupted")
+        with backup_side_errors(), translated_errors():
+            return rebuilding.finish(run, rebuilding.conclude(run, started_ns))
+
+
+class _Rebuilding:
+    """From what lies in the backup to the rows of a state."""
+
+    def __init__(
+        self, config: Config, tree: Tree, state: NewState, monitor: ReadMonitor, began_s: float
+    ) -> None:
+        self._config = config
+        self._tree = tree
+        self._state = state
+        self._monitor = monitor
+        self._began_s = began_s
+        self._told_s = 0.0
+        self._run = 0
+        self._figures: Counter[str] = Counter()
+        self._places: tuple[SourcePlace, ...] = ()
+
+    def begin(self, started_ns: int) -> int:
+        """The sources and their places, and the number of this run."""
+        found = places_of(self._config, self._tree.root)
+        self._places = tuple(source_places(found.items()).values())
+        self._state.add_sources(found)
+        self._run = self._state.begin_run(started_ns, boot_id())
+        for place in self._places:
+            if place.at_root:
+                stat = Stat.of(os.stat(self._tree.root))
+                self._state.add_record(self._record(place.name, Kind.FOLDER, Area.LIVE, stat, None, None))
+        return self._run
+
+    def take(self, items: Iterable[list[object]], bytes_read: int) -> None:
+        self._figures["bytes_read"] += bytes_read
+        with translated_errors():
+            for item in items:
+                if item[0] == message.STORED:
+                    self._stored(*item[1:])  # type: ignore[arg-type]
+                else:
+                    self._tell(Severity.ERROR, str(item[2]), item[1])  # type: ignore[arg-type]
+
+    def _stored(
+        self, at: bytes, kind: int, found: list[int], content: bytes | None, target: bytes | None
+    ) -> None:
+        parsed = layout.parse(at, self._places)
+        if kind == Kind.FOLDER and (parsed is None or parsed.area is not Area.LIVE):
+            return  # the folders of the areas are only ways to what they hold
+        if parsed is None or kind == Kind.SPECIAL:
+            self._tell(Severity.WARNING, "it has no place in a backup; left alone", at)
+            return
+        path = _tree_path(parsed.source, parsed.relative)
+        stat = Stat(*found)
+        if parsed.area is None:
+            self._version(path, parsed.number, parsed.marker, Kind(kind), stat, content, target)
+        elif self._state.add_record(self._record(path, Kind(kind), parsed.area, stat, content, target)):
+            self._figures["folders" if kind == Kind.FOLDER else "files"] += 1
+        else:
+            self._tell(Severity.WARNING, "its path is stored elsewhere, too; this copy is left alone", at)
+
+    def _record(
+        self, path: bytes, kind: Kind, area: Area, stat: Stat, content: bytes | None, target: bytes | None
+    ) -> Record:
+        """What the source's file was is not known (its inode and ctime): the next run reads it again."""
+        size = 0 if kind == Kind.FOLDER else stat.size
+        return Record(
+            path, kind, stat.mode, stat.uid, stat.gid, stat.mtime_ns, 0, 0, size, content, target, area, None,
+            1, 0, self._run, 1,
+        )  # fmt: skip
+
+    def _version(
+        self,
+        path: bytes,
+        number: int,
+        marker: bytes,
+        kind: Kind,
+        stat: Stat,
+        content: bytes | None,
+        target: bytes | None,
+    ) -> None:
+        if marker == b"pinned":
+            self._state.pin(path, number)
+        elif marker == b"pruned":
+            gone = VersionStatus.PRUNED
+            self._state.add_version(Version(path, number, Kind.FILE, 0, None, None, 0, 0, gone, self._run))
+        else:
+            self._figures["versions"] += 1
+            kept = VersionStatus.KEPT
+            self._state.add_version(
+                Version(path, number, kind, stat.size, content, target, stat.mtime_ns, 0, kept, None)
+            )
+
+    def conclude(self, run: int, started_ns: int) -> str:
+        """The rest of the state, and then the exchange. Returns the status."""
+        files, size_bytes = self._state.conclude(run)
+        self._quarantine_staging()
+        status = "warnings" if self._figures["warnings"] or self._figures["errors"] else "ok"
+        counts = {action.lower(): 0 for action in Action} | {"files": self._figures["files"]}
+        counts |= {name: self._figures[name] for name in ("warnings", "errors", "bytes_read")}
+        settings: dict[str, int | str] = {"hash_algorithm": self._config.hash_algorithm}
+        settings |= {"present_files": files, "present_bytes": size_bytes, "guard_files": files}
+        self._state.end(run, time.time_ns(), status, orjson.dumps(counts | {"rebuilt": 1}).decode(), settings)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started_ns // 10**9))
+        aside = f"state.db.damaged-{stamp}"
+        if self._state.finish(aside):
+            self._say(f"the damaged state is kept as .pipeline/{aside}")
+        for place in self._places:
+            name = treepath.escaped(place.name)
+            self._say(f"source {name} lies " + ("at the root" if place.at_root else f"in {name}/"))
+        self._say(UNKNOWN)
+        return status
+
+    def _quarantine_staging(self) -> None:
+        """What a lost state had begun: never swept, because it might be the only copy of something."""
+        for name in sorted(map(os.fsencode, os.listdir(self._tree.staging_handle))):
+            aside = b"staging-%d-%s" % (self._run, name)
+            rename_new(
+                name, aside, from_folder=self._tree.staging_handle, to_folder=self._tree.quarantine_handle
+            )
+            cause = f"what it was for is not known; moved to .pipeline/quarantine/{os.fsdecode(aside)}"
+            self._tell(Severity.WARNING, cause, b".pipeline/staging/" + name)
+
+    def _say(self, text: str) -> None:
+        """Something to know that is no problem."""
+        self._monitor.note(text)
+
+    def _tell(self, severity: Severity, cause: str, at: bytes | None) -> None:
+        self._figures["warnings" if severity is Severity.WARNING else "errors"] += 1
+        self._monitor.problem(Problem(severity, None, cause, at))
+
+    def show_progress(self, line: Line) -> None:
+        elapsed_s = time.monotonic() - self._began_s
+        if elapsed_s - self._told_s < PROGRESS_S:
+            return
+        self._told_s = elapsed_s
+        done = self._figures["files"] + self._figures["versions"]
+        total = line.files_found if line.walk_has_ended else None
+        size_bytes = self._figures["bytes_read"] + line.bytes_in_progress
+        self._monitor.progress(Progress(done, done, total, size_bytes, None, done, elapsed_s, "rebuilding"))
+
+    def finish(self, run: int | None, status: str) -> ReadSummary:
+        names = ("files", "versions", "folders", "warnings", "errors", "bytes_read")
+        figures = {name: self._figures[name] for name in names}
+        summary = ReadSummary("rebuild", run, status, figures, time.monotonic() - self._began_s)
+        self._monitor.finished(summary)
+        return summary
+
+
+def _tree_path(source: bytes, relative: bytes) -> bytes:
+    if not relative:
+        return source
+    return treepath.join(source, relative.replace(b"/", treepath.SEPARATOR))
