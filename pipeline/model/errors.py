@@ -82,6 +82,10 @@ class StateError(PipelineError):
     """The state database is missing, damaged, or not ours."""
 
 
+class DamagedStateError(StateError):
+    """The state database is there, but can't be used. `rebuild` makes a new one."""
+
+
 class BackupSideError(PipelineError):
     """The backup side can't be written: no space, I/O error, read-only. Nothing committed is touched."""
 

@@ -80,12 +80,16 @@ class RestoreSetup(NamedTuple):
 
 
 class VerifySetup(NamedTuple):
-    """What a verifying worker, or the walk for foreign files, needs to know."""
+    """What a verifying worker, or the walk for foreign files, needs to know.
+
+    report: whether anybody wants to see every content that is right.
+    """
 
     places: dict[bytes, SourcePlace]
     algorithm: str
     backup_root: str
     state: str
+    report: bool
 
 
 class TreeSetup(NamedTuple):

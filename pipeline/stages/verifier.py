@@ -34,6 +34,7 @@ class Verifier:
     def __init__(self, setup: VerifySetup, worker: int, alive: Callable[[int], None]) -> None:
         self._contents = Contents(setup.places, setup.backup_root, setup.state)
         self._places = setup.places
+        self._report = setup.report
         self._new_hasher = digest.hasher(setup.algorithm)
         self._buffer = bytearray(digest.READ_BYTES)
         self._view = memoryview(self._buffer)
@@ -105,6 +106,7 @@ class Verifier:
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     cause = "something that is not a file stands there"
                 elif self._digest(handle) == held.digest:
+                    self._right(held, at)
                     return
                 else:
                     cause = "its bytes are not those that were stored"
@@ -135,6 +137,7 @@ class Verifier:
         for at in self._contents.all_places(held):
             try:
                 if self._contents.target(at) == held.target:
+                    self._right(held, at)
                     return
                 found = True
             except OSError as error:
@@ -175,6 +178,10 @@ class Verifier:
         except OSError:
             return False
         return True
+
+    def _right(self, held: Held, at: bytes) -> None:
+        if self._report:
+            self._items.append((message.DONE, held.path, "VERIFY", "", at))
 
     def _wrong(self, what: str, at: bytes, path: bytes, cause: str, held: Held | None = None) -> None:
         size, recorded = (held.size, held.digest) if held is not None else (0, None)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.layout import OWN_FOLDER
-from pipeline.model.errors import BackupSideError, StateError
+from pipeline.model.errors import BackupSideError, DamagedStateError, StateError
 from pipeline.store import lock
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.reading import Readable, connect_reader
@@ -76,23 +76,32 @@ def _open_for_writing(cleanup: ExitStack, root: Path, now_ns: int) -> Backup:
 
 
 class Tree(NamedTuple):
-    """A backup whose state is not to be trusted, under the lock. own: its `.pipeline`."""
+    """A backup whose state is not to be trusted, under the lock.
+
+    own: its `.pipeline`. new_state_in: the folder for a new state. Handles are None in a dry run.
+    """
 
     root: Path
     own: Path
-    staging_handle: int
-    quarantine_handle: int
+    new_state_in: Path
+    staging_handle: int | None = None
+    quarantine_handle: int | None = None
 
 
 @contextmanager
-def open_tree(root: Path, now_ns: int) -> Iterator[Tree]:
+def open_tree(root: Path, now_ns: int, dry_run: bool) -> Iterator[Tree]:
     """For a rebuild: the lock and the folders of the program, and no look at the state."""
     with ExitStack() as cleanup, translated_errors(), backup_side_errors():
         root = root.resolve(strict=True)
+        if dry_run:
+            folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="backup-dry-run-"))
+            yield Tree(root, root / os.fsdecode(OWN_FOLDER), Path(folder))
+            return
         own = _own_folder(cleanup, OWN_FOLDER, _open(cleanup, os.fsencode(root), None))
         cleanup.callback(os.close, lock.acquire(own, now_ns))
         staging, quarantine = (_own_folder(cleanup, name, own) for name in _OWN_FOLDERS)
-        yield Tree(root, root / os.fsdecode(OWN_FOLDER), staging, quarantine)
+        folder_of_state = root / os.fsdecode(OWN_FOLDER)
+        yield Tree(root, folder_of_state, folder_of_state, staging, quarantine)
 
 
 @contextmanager
@@ -193,7 +202,7 @@ def _refuse_links(own: int) -> None:
         except FileNotFoundError:
             continue
         if not stat.S_ISREG(found.st_mode):
-            raise StateError(f".pipeline/{name} is not a regular file", REBUILD_ADVICE)
+            raise DamagedStateError(f".pipeline/{name} is not a regular file", REBUILD_ADVICE)
 
 
 def _connect(path: Path, root: Path) -> sqlite3.Connection:
@@ -225,11 +234,11 @@ def check_form(connection: Readable) -> None:
             "Use the newer version of this program that made it.",
         )
     if version != SCHEMA_VERSION:
-        raise StateError("state.db has no valid form", REBUILD_ADVICE)
+        raise DamagedStateError("state.db has no valid form", REBUILD_ADVICE)
     pages, page_bytes = (
         connection.execute(f"PRAGMA {name}").fetchall()[0][0] for name in ("page_count", "page_size")
     )
     if pages * page_bytes <= _LOOKED_THROUGH_BYTES:
         wrong = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
         if wrong != "ok":
-            raise StateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)
+            raise DamagedStateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from pipeline.model.errors import DamagedStateError
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
 from pipeline.store.backup import STATE_NAME, check_form, with_schema
 from pipeline.store.reading import connect_reader
@@ -46,7 +47,7 @@ _FINISH = (
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether there is a state that can be used, every page of it."""
+    """Whether there is a state that can be used, every page of it. A newer program's raises StateError."""
     path = folder / STATE_NAME
     if not path.is_file():
         return False
@@ -59,7 +60,7 @@ def is_sound(folder: Path) -> bool:
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
         finally:
             connection.close()
-    except (sqlite3.Error, ValueError):
+    except (sqlite3.Error, DamagedStateError):
         return False
 
 

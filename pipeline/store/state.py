@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.layout import SourcePlace
-from pipeline.model.errors import BackupSideError, StateError
+from pipeline.model.errors import BackupSideError, DamagedStateError
 from pipeline.model.plan import Plan
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
 from pipeline.store import operation
@@ -76,10 +76,10 @@ def translated_errors() -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         if str(error).startswith(_NOT_OUR_FORM):
-            raise StateError(f"state.db is damaged: {error}", REBUILD_ADVICE) from error
+            raise DamagedStateError(f"state.db is damaged: {error}", REBUILD_ADVICE) from error
         raise BackupSideError(f"can't use state.db: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise StateError(f"state.db is damaged: {error}", REBUILD_ADVICE) from error
+        raise DamagedStateError(f"state.db is damaged: {error}", REBUILD_ADVICE) from error
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:

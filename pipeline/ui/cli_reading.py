@@ -17,12 +17,10 @@ from pipeline.ui.options import at_option, config_options, json_option
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-_quiet_option = click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
-
-
 def _shown_options(command: F) -> F:
+    quiet = click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
     verbose = click.option("--verbose", "-v", is_flag=True, help="Tell every path.")
-    return json_option(_quiet_option(verbose(command)))
+    return json_option(quiet(verbose(command)))
 
 
 def _refuse_both(quiet: bool, verbose: bool) -> None:
@@ -119,8 +117,7 @@ class _Duration(click.ParamType[float]):
 @click.option("--sample", metavar="SHARE", type=_Share(), help="Read only a part, the next one at each call.")
 @click.option("--at-most", metavar="TIME", type=_Duration(), help="Stop after so long; the next goes on.")
 @click.option("--repair", is_flag=True, help="Store rotten and missing files again from the source.")
-@json_option
-@_quiet_option
+@_shown_options
 def verify(
     file: Path | None,
     settings: tuple[str, ...],
@@ -129,6 +126,7 @@ def verify(
     repair: bool,
     json: bool,
     quiet: bool,
+    verbose: bool,
 ) -> None:
     """Read what is stored, and compare it with what the state says.
 
@@ -140,17 +138,22 @@ def verify(
       python -m pipeline verify
       python -m pipeline verify --sample 5% --at-most 30m
     """
+    _refuse_both(quiet, verbose)
     from pipeline.ui import commands, read_commands
 
-    shown = commands.Shown(json, quiet)
+    shown = commands.Shown(json, quiet, verbose)
     sys.exit(read_commands.verify(file, settings, sample, at_most, repair, shown))
 
 
 @click.command()
 @config_options
-@json_option
-@_quiet_option
-def rebuild(file: Path | None, settings: tuple[str, ...], json: bool, quiet: bool) -> None:
+@click.option(
+    "--dry-run", is_flag=True, help="Read everything, tell what would come of it, and write nothing."
+)
+@_shown_options
+def rebuild(
+    file: Path | None, settings: tuple[str, ...], dry_run: bool, json: bool, quiet: bool, verbose: bool
+) -> None:
     """Make a new state.db from the files of the backup alone, when it is lost or damaged.
 
     Reads everything that is stored; nothing of it is renamed or overwritten. A damaged state is kept aside.
@@ -159,6 +162,7 @@ def rebuild(file: Path | None, settings: tuple[str, ...], json: bool, quiet: boo
     Example:
       python -m pipeline rebuild --config config.toml
     """
+    _refuse_both(quiet, verbose)
     from pipeline.ui import commands, read_commands
 
-    sys.exit(read_commands.rebuild(file, settings, commands.Shown(json, quiet)))
+    sys.exit(read_commands.rebuild(file, settings, dry_run, commands.Shown(json, quiet, verbose)))

@@ -116,7 +116,7 @@ def restore(
     return watched("restore", file, settings, shown, dry_run, work)
 
 
-def rebuild(file: Path | None, settings: Sequence[str], shown: Shown) -> ExitCode:
+def rebuild(file: Path | None, settings: Sequence[str], dry_run: bool, shown: Shown) -> ExitCode:
     """Make a new state from the files of the backup alone."""
     from pipeline.pool.forkserver import REBUILDING, start_fork_server
 
@@ -125,6 +125,6 @@ def rebuild(file: Path | None, settings: Sequence[str], shown: Shown) -> ExitCod
     def work(config: Config, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
         from pipeline.views.rebuild import rebuild
 
-        return rebuild(config, monitor, stop)
+        return rebuild(config, monitor, stop, dry_run)
 
-    return watched("rebuild", file, settings, shown, False, work)
+    return watched("rebuild", file, settings, shown, dry_run, work)

@@ -170,7 +170,8 @@ def headline(summary: ReadSummary) -> str:
         return "Failed."
     if summary.dry_run:
         but = ", but for what is named above" if summary.status == "warnings" else ""
-        return f"Dry run, nothing was written. This is what would be restored{but}."
+        done = {"restore": "restored", "rebuild": "known"}[summary.command]
+        return f"Dry run, nothing was written. This is what would be {done}{but}."
     return _HEADLINES[summary.command, summary.status]
 
 

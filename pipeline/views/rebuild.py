@@ -20,12 +20,12 @@ import orjson
 
 from pipeline import layout
 from pipeline.config import Config
-from pipeline.layout import SourcePlace
+from pipeline.layout import Parsed, SourcePlace
 from pipeline.model import message, treepath
 from pipeline.model.errors import Problem, Severity, StateError
 from pipeline.model.plan import Action
 from pipeline.model.record import Area, Kind, Record, Stat, Version, VersionStatus
-from pipeline.model.report import Progress, ReadMonitor, ReadSummary
+from pipeline.model.report import Deed, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
 from pipeline.pool.forkserver import REBUILDING, start_fork_server
 from pipeline.pool.line import Line
@@ -44,20 +44,20 @@ UNKNOWN = (
 )
 
 
-def rebuild(config: Config, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
+def rebuild(config: Config, monitor: ReadMonitor, stop: Callable[[], bool], dry_run: bool) -> ReadSummary:
     """Make the new state, and tell the monitor. stop: asked a few times a second whether to end early."""
     began_s, started_ns = time.monotonic(), time.time_ns()
     context = start_fork_server(*REBUILDING)
     if not config.backup_root.is_dir():
         raise StateError(f"there is no backup in {config.backup_root}", "Is its disk mounted?")
-    with open_tree(config.backup_root, started_ns) as tree, ExitStack() as cleanup:
+    with open_tree(config.backup_root, started_ns, dry_run) as tree, ExitStack() as cleanup:
         if is_sound(tree.own):
             raise StateError(
                 "state.db is sound; nothing was rebuilt",
                 "If a new one is wanted all the same, move .pipeline/state.db away first.",
             )
         with backup_side_errors(), translated_errors():
-            state = NewState(tree.own)
+            state = NewState(tree.new_state_in)
         cleanup.callback(state.close)
         rebuilding = _Rebuilding(config, tree, state, monitor, began_s)
         run = rebuilding.begin(started_ns)
@@ -123,9 +123,10 @@ class _Rebuilding:
         path = _tree_path(parsed.source, parsed.relative)
         stat = Stat(*found)
         if parsed.area is None:
-            self._version(path, parsed.number, parsed.marker, Kind(kind), stat, content, target)
+            self._version(at, path, parsed, Kind(kind), stat, content, target)
         elif self._state.add_record(self._record(path, Kind(kind), parsed.area, stat, content, target)):
             self._figures["folders" if kind == Kind.FOLDER else "files"] += 1
+            self._did(path, at)
         else:
             self._tell(Severity.WARNING, "its path is stored elsewhere, too; this copy is left alone", at)
 
@@ -141,17 +142,18 @@ class _Rebuilding:
 
     def _version(
         self,
+        at: bytes,
         path: bytes,
-        number: int,
-        marker: bytes,
+        parsed: Parsed,
         kind: Kind,
         stat: Stat,
         content: bytes | None,
         target: bytes | None,
     ) -> None:
-        if marker == b"pinned":
+        number = parsed.number
+        if parsed.marker == b"pinned":
             self._state.pin(path, number)
-        elif marker == b"pruned":
+        elif parsed.marker == b"pruned":
             gone = VersionStatus.PRUNED
             self._state.add_version(Version(path, number, Kind.FILE, 0, None, None, 0, 0, gone, self._run))
         else:
@@ -160,11 +162,17 @@ class _Rebuilding:
             self._state.add_version(
                 Version(path, number, kind, stat.size, content, target, stat.mtime_ns, 0, kept, None)
             )
+            self._did(path, at)
+
+    def _did(self, path: bytes, at: bytes) -> None:
+        if self._monitor.wants_deeds:
+            self._monitor.did(Deed("REBUILD", path, "", at))
 
     def conclude(self, run: int, started_ns: int) -> str:
         """The rest of the state, and then the exchange. Returns the status."""
         files, size_bytes = self._state.conclude(run)
-        self._quarantine_staging()
+        if self._tree.staging_handle is not None and self._tree.quarantine_handle is not None:
+            self._quarantine_staging(self._tree.staging_handle, self._tree.quarantine_handle)
         status = "warnings" if self._figures["warnings"] or self._figures["errors"] else "ok"
         counts = {action.lower(): 0 for action in Action} | {"files": self._figures["files"]}
         counts |= {name: self._figures[name] for name in ("warnings", "errors", "bytes_read")}
@@ -173,7 +181,7 @@ class _Rebuilding:
         self._state.end(run, time.time_ns(), status, orjson.dumps(counts | {"rebuilt": 1}).decode(), settings)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started_ns // 10**9))
         aside = f"state.db.damaged-{stamp}"
-        if self._state.finish(aside):
+        if self._tree.staging_handle is not None and self._state.finish(aside):
             self._say(f"the damaged state is kept as .pipeline/{aside}")
         for place in self._places:
             name = treepath.escaped(place.name)
@@ -181,13 +189,11 @@ class _Rebuilding:
         self._say(UNKNOWN)
         return status
 
-    def _quarantine_staging(self) -> None:
+    def _quarantine_staging(self, staging: int, quarantine: int) -> None:
         """What a lost state had begun: never swept, because it might be the only copy of something."""
-        for name in sorted(map(os.fsencode, os.listdir(self._tree.staging_handle))):
+        for name in sorted(map(os.fsencode, os.listdir(staging))):
             aside = b"staging-%d-%s" % (self._run, name)
-            rename_new(
-                name, aside, from_folder=self._tree.staging_handle, to_folder=self._tree.quarantine_handle
-            )
+            rename_new(name, aside, from_folder=staging, to_folder=quarantine)
             cause = f"what it was for is not known; moved to .pipeline/quarantine/{os.fsdecode(aside)}"
             self._tell(Severity.WARNING, cause, b".pipeline/staging/" + name)
 
@@ -212,7 +218,8 @@ class _Rebuilding:
     def finish(self, run: int | None, status: str) -> ReadSummary:
         names = ("files", "versions", "folders", "warnings", "errors", "bytes_read")
         figures = {name: self._figures[name] for name in names}
-        summary = ReadSummary("rebuild", run, status, figures, time.monotonic() - self._began_s)
+        dry_run = self._tree.staging_handle is None
+        summary = ReadSummary("rebuild", run, status, figures, time.monotonic() - self._began_s, dry_run)
         self._monitor.finished(summary)
         return summary
 

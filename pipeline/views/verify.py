@@ -24,7 +24,7 @@ from pipeline.config import Config
 from pipeline.model import message
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.message import Results
-from pipeline.model.report import Finding, Progress, ReadMonitor, ReadSummary
+from pipeline.model.report import Deed, Finding, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
 from pipeline.pool.forkserver import VERIFYING, start_fork_server
 from pipeline.pool.line import Line
@@ -100,7 +100,10 @@ class _Verifying:
 
     def execute(self, context: ForkServerContext) -> str:
         opened, config = self._opened, self._opened.config
-        setup = VerifySetup(opened.places, opened.algorithm, str(opened.root), str(opened.state_path))
+        setup = VerifySetup(
+            opened.places, opened.algorithm, str(opened.root), str(opened.state_path),
+            self._monitor.wants_deeds,
+        )  # fmt: skip
         ranges = ((self._position, HIGHEST), (LOWEST, self._position + b"\0"))
         listing = StoredSetup(
             str(opened.state_path), frozenset(opened.places), ranges if self._position else ranges[:1],
@@ -161,6 +164,8 @@ class _Verifying:
                 self.figures[item[1]] += item[2]
             elif item[0] == message.POSITION:
                 self._position = item[1]
+            elif item[0] == message.DONE:
+                self._monitor.did(Deed(item[2], item[1], item[3], item[4]))
             elif item[0] == message.PROBLEM:
                 self._problem(item[1], item[2])
 
