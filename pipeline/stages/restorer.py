@@ -77,7 +77,10 @@ class Restorer:
                     self._items.append((message.FATAL, f"can't restore any more: {error.strerror}"))
                     break
                 self._refuse(item, f"can't be restored: {error.strerror}")
-            except (Refused, Occupied) as refused:
+            except Occupied as occupied:
+                if not self._is_own_work(item):
+                    self._refuse(item, str(occupied))
+            except Refused as refused:
                 self._refuse(item, str(refused))
         self._items += [(message.TALLY, name, number) for name, number in self._tally.items()]
         results = (tried, 0, 0, self._bytes_read, self._bytes_written, self._items)
@@ -117,6 +120,16 @@ class Restorer:
     def _place(self, path: bytes) -> bytes:
         """Where a path goes, relative to the target."""
         return place_in_target(path, self._setup.with_names)
+
+    def _is_own_work(self, item: list[Any]) -> bool:
+        """Whether what stands in the way is what this restore has put there: a worker that was killed may
+        have done a part of a batch that is then given out again."""
+        if item[0] not in (message.FILE, message.LINK):
+            return False
+        if not self._is_there(item[1], Held(treepath.join(self._inside, item[1]), *item[2])):
+            return False
+        self._tally[RESTORED if item[0] == message.FILE else LINKS] += 1
+        return True
 
     # -- files --------------------------------------------------------------------------------------------
 
@@ -209,8 +222,7 @@ class Restorer:
 
     def _copy(self, stored: int, held: Held, target: Target) -> bytes | None:
         """A checked copy in staging with its final metadata; None where the bytes aren't those recorded."""
-        mode = held.mode if held.mode >= 0 else os.fstat(stored).st_mode
-        metadata = metadata_of(held)._replace(mode=restored_mode(mode, held.uid, held.gid))
+        metadata = metadata_of(held if held.mode >= 0 else held._replace(mode=os.fstat(stored).st_mode))
         if held.size >= digest.READ_BYTES:
             return self._copy_large(stored, held, metadata, target)
         content = b""
@@ -314,7 +326,9 @@ def place_in_target(path: bytes, with_names: bool) -> bytes:
 
 
 def metadata_of(held: Held) -> Metadata:
-    return Metadata(restored_mode(held.mode, held.uid, held.gid), held.uid, held.gid, held.mtime_ns)
+    """A mode that nobody knows leaves what it is private."""
+    mode = held.mode if held.mode >= 0 else 0o700
+    return Metadata(restored_mode(mode, held.uid, held.gid), held.uid, held.gid, held.mtime_ns)
 
 
 def _metadata_differs(found: os.stat_result, held: Held) -> bool:

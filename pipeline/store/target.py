@@ -170,7 +170,8 @@ def restored_mode(mode: int, uid: int, gid: int) -> int:
 
 
 def _unlink(name: bytes, folder: int) -> None:
+    """What stood in the way of a folder. Another worker may have been here first, and made the folder."""
     try:
         os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return

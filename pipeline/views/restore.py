@@ -63,22 +63,23 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
     """Restore, and tell the monitor. stop: asked a few times a second whether to end early."""
     began_s = time.monotonic()
     context = start_fork_server(*RESTORING)
-    with open_for_reading(config) as opened, ExitStack() as cleanup:
+    with open_for_reading(config) as opened:
         run = find_run(opened, request.at)
         parts = _parts(opened, request)
         rows = _contents(opened, parts, request.version) if request.version is not None else ()
         if request.version is None:
             _refuse_unknown(opened, run, parts)
-        setup = _setup(opened, request, monitor, cleanup)
-        listing = ListSetup(str(opened.state_path), frozenset(opened.places), run, parts, rows)
         expected = _expected(opened, run, parts) if not rows else (len(rows), sum(row.size for row in rows))
+        listing = ListSetup(str(opened.state_path), frozenset(opened.places), run, parts, rows)
         workers = config.workers.count or len(os.sched_getaffinity(0))
-        line = cleanup.enter_context(
-            Line(context, Station(Lister, listing), Station(Restorer, setup), workers)
-        )
-        restoring = _Restoring(setup, monitor, expected, parts == (b"",), began_s)
-        status = restoring.follow(line, stop)
-    return restoring.finish(None if run == past.NOW else run, status, request.dry_run)
+        with ExitStack() as cleanup:
+            setup = _setup(opened, request, monitor, cleanup)
+            line = cleanup.enter_context(
+                Line(context, Station(Lister, listing), Station(Restorer, setup), workers)
+            )
+            restoring = _Restoring(setup, monitor, expected, parts == (b"",), began_s)
+            all_came = restoring.follow(line, stop)
+    return restoring.finish(None if run == past.NOW else run, all_came, request.dry_run)
 
 
 # -- what is meant ----------------------------------------------------------------------------------------
@@ -120,22 +121,22 @@ def _interval_words(states: list[Held]) -> list[str]:
 
 
 def _contents(opened: Opened, parts: tuple[bytes, ...], number: int) -> tuple[Held, ...]:
-    """One content of each path, by its number, with the metadata that it had last."""
-    rows: list[Held] = []
+    """One content of each path, by its number, with the metadata that it had last; each folder once."""
+    rows: dict[bytes, Held] = {}
     for path in parts:
         states = [held for held in past.held_of(opened.state, path) if held.number == number]
         files = [held for held in states if Kind(held.kind).has_content]
         unknown = [v for v in past.versions_of(opened.state, path) if v.number == number and not files]
         if files:
-            rows += _folders_above(opened, files[-1])
-            rows.append(files[-1])
+            rows |= {folder.path: folder for folder in _folders_above(opened, files[-1])}
+            rows[path] = files[-1]
         elif unknown:
-            rows.append(Held.of_version(unknown[0]))
+            rows[path] = Held.of_version(unknown[0])
         else:
             raise ArgumentError(
                 f"{treepath.shown(path)} has no version {number}", "`history` lists those that it has."
             )
-    return tuple(rows)
+    return tuple(rows[path] for path in sorted(rows))
 
 
 def _folders_above(opened: Opened, held: Held) -> Iterator[Held]:
@@ -160,7 +161,7 @@ def _setup(opened: Opened, request: Request, monitor: ReadMonitor, cleanup: Exit
     staging = b""
     if target is not None and not request.dry_run:
         staging = _make_staging(target)
-        cleanup.callback(remove_staging, target, staging)
+        cleanup.callback(_remove_staging, target, staging, monitor)
     return RestoreSetup(
         places=opened.places,
         algorithm=opened.algorithm,
@@ -213,6 +214,14 @@ def _make_staging(target: str) -> bytes:
         raise RestoreError(f"can't write into {target}: {error.strerror}") from error
 
 
+def _remove_staging(target: str, staging: bytes, monitor: ReadMonitor) -> None:
+    try:
+        remove_staging(target, staging)
+    except OSError as error:
+        cause = f"{os.fsdecode(staging)} in {target} is left over and can't be removed: {error.strerror}"
+        monitor.problem(Problem(Severity.WARNING, None, cause))
+
+
 # -- at work ----------------------------------------------------------------------------------------------
 
 
@@ -240,16 +249,15 @@ class _Restoring:
         if setup.target is not None and not setup.dry_run:
             self._target = Target(setup.target, setup.staging, b"parent", setup.overwrite != "never")
 
-    def follow(self, line: Line, stop: Callable[[], bool]) -> str:
-        """Take all results. Returns the status."""
+    def follow(self, line: Line, stop: Callable[[], bool]) -> bool:
+        """Take the results. Whether all came."""
         for results in line.results():
             if results is not None:
                 self._take(results)
             self._show_progress(line)
             if stop():
-                return "interrupted"
-        self._leave(b"")
-        return "warnings" if self._figures["errors"] else "ok"
+                return False
+        return True
 
     def _take(self, results: Results) -> None:
         self._tried += results.files
@@ -303,7 +311,12 @@ class _Restoring:
             Progress(files, self._tried, files, bytes_done, size_bytes, done, elapsed_s, "restoring")
         )
 
-    def finish(self, run: int | None, status: str, dry_run: bool) -> ReadSummary:
+    def finish(self, run: int | None, all_came: bool, dry_run: bool) -> ReadSummary:
+        """After staging was removed, which still changed the time of the folder that was restored into."""
+        if all_came:
+            self._leave(b"")
+        done = "warnings" if self._figures["errors"] else "ok"
+        status = done if all_came else "interrupted"
         names = {"files": RESTORED, "links": LINKS, "already_there": ALREADY, "folders": "folders"}
         names |= {"specials": SPECIALS, "errors": "errors", "bytes_read": "bytes_read"}
         figures = {name: self._figures[key] for name, key in names.items()}
