@@ -51,7 +51,9 @@ class Restorer:
         self._existing: Folders | None = None
         if setup.target is not None and not setup.dry_run:
             name = b"%d" % worker
-            self._target = Target(setup.target, setup.staging, name, setup.overwrite != "never")
+            self._target = Target(
+                setup.target, setup.staging, name, setup.overwrite != "never", setup.backup_root
+            )
         if setup.target is not None:
             self._existing = Folders(os.open(setup.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         self._inside = self._inside_relative = b""

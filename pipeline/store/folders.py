@@ -29,11 +29,16 @@ class Obstacle(Exception):
 
 
 class Folders:
-    """A cache of folder handles below `root` (which stays the caller's)."""
+    """A cache of folder handles below `root` (which stays the caller's).
 
-    def __init__(self, root: int, capacity: int = CAPACITY) -> None:
+    closed: device and inode of a folder that is never entered: the backup itself, where something else is
+    written.
+    """
+
+    def __init__(self, root: int, capacity: int = CAPACITY, closed: tuple[int, int] | None = None) -> None:
         self._root = root
         self._capacity = capacity
+        self._closed = closed
         self._handles: dict[bytes, int] = {}
 
     def at(self, path: bytes) -> int:
@@ -66,6 +71,8 @@ class Folders:
         for folder in reversed(missing):
             handle = self._open(folder, handle, make)
             self._remember(folder, handle)
+            if self._closed is not None:
+                self._refuse_closed(folder, handle, self._closed)
         return handle
 
     def _open(self, path: bytes, parent: int, make: bool) -> int:
@@ -86,6 +93,12 @@ class Folders:
         except FileExistsError:
             pass  # another process has made it meanwhile, or what it has made is refused by the next line
         return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+
+    def _refuse_closed(self, path: bytes, handle: int, closed: tuple[int, int]) -> None:
+        found = os.fstat(handle)
+        if (found.st_dev, found.st_ino) == closed:
+            self.forget(path)
+            raise PermissionError(errno.EPERM, "that is the backup itself", path)
 
     def _remember(self, path: bytes, handle: int) -> None:
         if len(self._handles) >= self._capacity:

@@ -41,12 +41,14 @@ class Target:
     """One process's way into the folder. staging: a name in it that is this restore's own.
 
     name: this process's own folder in staging. replaces: whether what stands at a name may be replaced.
+    backup_root: never entered, also where it lies in the folder.
     """
 
-    def __init__(self, root: str, staging: bytes, name: bytes, replaces: bool) -> None:
+    def __init__(self, root: str, staging: bytes, name: bytes, replaces: bool, backup_root: str) -> None:
         self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._replaces = replaces
-        self._folders = Folders(self.root)
+        backup = os.stat(backup_root)
+        self._folders = Folders(self.root, closed=(backup.st_dev, backup.st_ino))
         self._staging = Folders(self.root).make(staging + b"/" + name)
         self._next = 0
         self._owner: tuple[int, int] | None = None  # of what is made in staging, unless it is changed

@@ -247,7 +247,9 @@ class _Restoring:
         self._open: list[Held] = []  # the folders on the way, whose content isn't all there yet
         self._target: Target | None = None
         if setup.target is not None and not setup.dry_run:
-            self._target = Target(setup.target, setup.staging, b"parent", setup.overwrite != "never")
+            self._target = Target(
+                setup.target, setup.staging, b"parent", setup.overwrite != "never", setup.backup_root
+            )
 
     def follow(self, line: Line, stop: Callable[[], bool]) -> bool:
         """Take the results. Whether all came."""
