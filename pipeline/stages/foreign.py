@@ -20,6 +20,8 @@ _POSITION_EVERY = 5_000
 
 
 class ForeignWalk:
+    """Lists the files that are foreign."""
+
     def __init__(self, setup: VerifySetup, send: Send) -> None:
         self._contents = Contents(setup.places, setup.backup_root, setup.state)
         self._places = tuple(setup.places.values())

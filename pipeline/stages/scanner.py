@@ -67,6 +67,8 @@ class Known:
 
 
 class Scanner:
+    """Walks all sources, one after the other, by name."""
+
     def __init__(self, setup: ScanSetup, send: Send) -> None:
         self._setup = setup
         self._filter = Filter(setup.exclude_patterns)

@@ -207,12 +207,15 @@ def _refuse_links(own: int) -> None:
 
 def _connect(path: Path, root: Path) -> sqlite3.Connection:
     fresh = _is_fresh(root)
+    if not fresh:
+        reader = connect_reader(path)  # a writer would write into an empty file before it is looked at
+        try:
+            check_form(reader)
+        finally:
+            reader.close()
     connection = connect_writer(path)
     os.chmod(path, 0o600)
-    if fresh:
-        return with_schema(connection)
-    check_form(connection)
-    return connection
+    return with_schema(connection) if fresh else connection
 
 
 def with_schema(connection: sqlite3.Connection) -> sqlite3.Connection:

@@ -89,13 +89,16 @@ class NewState:
         assert cursor.lastrowid is not None, "an INSERT gives a row number"
         return cursor.lastrowid
 
-    def add_record(self, record: Record) -> bool:
-        """False where the path is known already: live counts more than duplicate, that more than deleted."""
+    def add_record(self, record: Record) -> Area | None:
+        """Live counts more than duplicate, that more than deleted.
+
+        Returns where the copy lies that doesn't count, None where the path isn't stored twice.
+        """
         known = self._connection.execute("SELECT area FROM files WHERE path = ?", (record.path,)).fetchone()
         if known is not None and known[0] <= record.area:
-            return False
+            return Area(record.area)
         self._connection.execute(f"REPLACE INTO files VALUES ({_FIELDS})", record)
-        return known is None
+        return Area(known[0]) if known is not None else None
 
     def add_version(self, version: Version) -> None:
         """A content or a marker that keeps its number; a content counts more."""

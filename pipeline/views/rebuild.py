@@ -124,11 +124,19 @@ class _Rebuilding:
         stat = Stat(*found)
         if parsed.area is None:
             self._version(at, path, parsed, Kind(kind), stat, content, target)
-        elif self._state.add_record(self._record(path, Kind(kind), parsed.area, stat, content, target)):
-            self._figures["folders" if kind == Kind.FOLDER else "files"] += 1
-            self._did(path, at)
         else:
-            self._tell(Severity.WARNING, "its path is stored elsewhere, too; this copy is left alone", at)
+            self._file(at, self._record(path, Kind(kind), parsed.area, stat, content, target), parsed)
+
+    def _file(self, at: bytes, record: Record, parsed: Parsed) -> None:
+        twice = self._state.add_record(record)
+        if twice is None:
+            self._figures["folders" if record.kind == Kind.FOLDER else "files"] += 1
+        else:
+            place = next(place for place in self._places if place.name == parsed.source)
+            copy = layout.stored(place, parsed.relative, twice)
+            self._tell(Severity.WARNING, "its path is stored elsewhere, too; this copy is left alone", copy)
+        if twice != record.area:
+            self._did(record.path, at)
 
     def _record(
         self, path: bytes, kind: Kind, area: Area, stat: Stat, content: bytes | None, target: bytes | None
