@@ -8,6 +8,7 @@ damaged one, and with ArgumentError where an argument names nothing; that names 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,7 +19,7 @@ from pipeline import layout
 from pipeline.config import Config
 from pipeline.layout import SourcePlace
 from pipeline.model import treepath
-from pipeline.model.errors import ArgumentError, StateError
+from pipeline.model.errors import ArgumentError, BackupSideError, StateError
 from pipeline.store.backup import STATE_NAME, check_form
 from pipeline.store.past import NOW, RunRow, runs
 from pipeline.store.reading import Reader
@@ -45,10 +46,16 @@ class Opened(NamedTuple):
 @contextmanager
 def open_for_reading(config: Config) -> Iterator[Opened]:
     path = config.backup_root / os.fsdecode(layout.OWN_FOLDER) / STATE_NAME
-    if not path.is_file():
-        raise StateError(f"there is no state in {config.backup_root}", REBUILD_ADVICE)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StateError(f"{path} is not a file", REBUILD_ADVICE)
+        with translated_errors():
+            state = Reader(path)
+    except FileNotFoundError as error:
+        raise StateError(f"there is no state in {config.backup_root}", REBUILD_ADVICE) from error
+    except OSError as error:
+        raise BackupSideError(f"can't read the backup: {error.strerror}: {path}") from error
     with translated_errors():
-        state = Reader(path)
         try:
             check_form(state)
             places = source_places(state.execute("SELECT name, at_root FROM sources").fetchall())

@@ -22,7 +22,7 @@ from pipeline.config import Config
 from pipeline.model import message, treepath
 from pipeline.model.errors import ArgumentError, Problem, RestoreError, Severity
 from pipeline.model.message import Results
-from pipeline.model.record import Held, Kind
+from pipeline.model.record import PENDING_MODE, Held, Kind
 from pipeline.model.report import Deed, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
 from pipeline.pool.forkserver import RESTORING, start_fork_server
@@ -78,6 +78,8 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
                 Line(context, Station(Lister, listing), Station(Restorer, setup), workers)
             )
             restoring = _Restoring(setup, monitor, expected, parts == (b"",), began_s)
+            # In the latest state, a run that is at work or was cut may have left folders half done.
+            restoring.has_pending_folders = run == past.NOW and not past.runs(opened.state)[-1].is_complete
             all_came = restoring.follow(line, stop)
     return restoring.finish(None if run == past.NOW else run, all_came, request.dry_run)
 
@@ -243,6 +245,7 @@ class _Restoring:
         self._began_s = began_s
         self._told_s = 0.0
         self._figures: Counter[str] = Counter()
+        self.has_pending_folders = False
         self._tried = 0
         self._open: list[Held] = []  # the folders on the way, whose content isn't all there yet
         self._target: Target | None = None
@@ -297,7 +300,10 @@ class _Restoring:
                 continue
             try:
                 place = place_in_target(held.path, self._setup.with_names)
-                self._target.describe_folder(place, metadata_of(held))
+                metadata = metadata_of(held)
+                if held.mode == PENDING_MODE and self.has_pending_folders:
+                    metadata = metadata._replace(mode=0o700)  # its own is not known yet
+                self._target.describe_folder(place, metadata)
             except (OSError, Occupied) as error:
                 self._problem(held.path, f"its metadata can't be restored: {error}")
 
