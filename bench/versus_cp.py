@@ -2,9 +2,9 @@
 
     python bench/versus_cp.py [--files 100000] [--folders 2000] [--rounds 5] [--where /dev/shm]
 
-`cp -a` copies; `restore` copies, hashes every byte and compares it with the state. They take turns, warm, whole
-processes, each into a new folder whose removal doesn't count; medians and the ratio of each pair are printed
-as a Markdown table.
+`cp -a` copies; `restore` copies, hashes every byte and compares it with the state. They take turns, warm,
+whole processes, each into a new folder whose removal doesn't count; medians and the ratio of each pair are
+printed as a Markdown table.
 """
 
 from __future__ import annotations

@@ -217,20 +217,21 @@ def test_only_what_was_stored_gets_a_name(tmp_path: Path) -> None:
     """A stored file whose bytes have changed, or that is gone, is named and not restored; all else comes. The
     sizes are around that of the reading buffer, where small files end and large ones begin."""
     backup = Backup(tmp_path / "one")
-    sizes = (1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1)
-    backup.write({f"{size}": bytes(size) for size in sizes} | {"gone": "gone\n", "good": "good\n"})
+    counts = (1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1)
+    sizes = {f"{folder}{size}": size for folder in ("", "folder/") for size in counts}
+    backup.write({name: os.urandom(size) for name, size in sizes.items()} | {"gone": "", "good": "good\n"})
     backup.run()
-    for size in sizes:
-        with (backup.root / f"{size}").open("r+b") as stored:
-            stored.seek(size - 1)
-            stored.write(b"\1")
+    for name, size in sizes.items():
+        with (backup.root / name).open("r+b") as stored:
+            last = os.pread(stored.fileno(), 1, size - 1)
+            os.pwrite(stored.fileno(), bytes([last[0] ^ 1]), size - 1)
     (backup.root / "gone").unlink()
     result = restore(backup, tmp_path / "to", "--json", expect=3)
     errors = of_type(result.lines, "error")
-    assert errors.keys() == {*(f"docs/{size}" for size in sizes), "docs/gone"}
+    assert errors.keys() == {*(f"docs/{name}" for name in sizes), "docs/gone"}
     assert "missing" in errors["docs/gone"]["cause"]
     assert all("rotten" in line["cause"] for path, line in errors.items() if path != "docs/gone")
-    assert set(snapshot(tmp_path / "to")) == {"good"}
+    assert set(snapshot(tmp_path / "to")) == {"folder", "good"}
 
 
 def test_what_stands_in_for_a_stored_file_is_never_followed(tmp_path: Path) -> None:

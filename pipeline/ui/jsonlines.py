@@ -43,28 +43,20 @@ class JsonLines:
         if progress.elapsed_s < self._status_due_s:
             return
         self._status_due_s = progress.elapsed_s + _STATUS_INTERVAL_S
-        self._print({"type": "status", **progress._asdict(), "elapsed_s": round(progress.elapsed_s, 3)})
+        self._print(status_line(progress))
         self._out.flush()
 
     def acted(self, plan: Plan) -> None:
         if not self._actions or plan.action is None:
             return
-        line: dict[str, Any] = {"type": "action", "action": plan.action.value}
-        line |= treepath.json_fields("path", treepath.with_slashes(plan.path))
-        line["reason"] = _lossy(plan.reason)
-        self._print(line | treepath.json_fields("stored_at", plan.stored_at))
+        self._print(action_line(plan.action.value, plan.path, plan.reason, plan.stored_at))
 
     def skipped(self, path: bytes) -> None:
         """Unchanged files are only counted."""
 
     def problem(self, problem: Problem) -> None:
-        path = None if problem.path is None else treepath.with_slashes(problem.path)
-        line: dict[str, Any] = {"type": problem.severity.value, **treepath.json_fields("path", path)}
-        line["cause"] = _lossy(problem.cause)
-        if problem.at is not None:
-            line |= treepath.json_fields("stored_at", problem.at)
         self._errors += problem.severity is Severity.ERROR
-        self._print(line)
+        self._print(problem_fields(problem))
         self._out.flush()
 
     def finished(self, summary: Summary) -> None:
@@ -79,6 +71,24 @@ class JsonLines:
 
     def _print(self, line: dict[str, Any]) -> None:
         self._out.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def status_line(progress: Progress) -> dict[str, Any]:
+    return {"type": "status", **progress._asdict(), "elapsed_s": round(progress.elapsed_s, 3)}
+
+
+def action_line(action: str, path: bytes, reason: str, stored_at: bytes | None) -> dict[str, Any]:
+    line: dict[str, Any] = {"type": "action", "action": action}
+    line |= treepath.json_fields("path", treepath.with_slashes(path))
+    return line | {"reason": lossy(reason)} | treepath.json_fields("stored_at", stored_at)
+
+
+def problem_fields(problem: Problem) -> dict[str, Any]:
+    """A warning or an error. `stored_at` only where it is about something in the backup."""
+    path = None if problem.path is None else treepath.with_slashes(problem.path)
+    line: dict[str, Any] = {"type": problem.severity.value, **treepath.json_fields("path", path)}
+    line["cause"] = lossy(problem.cause)
+    return line if problem.at is None else line | treepath.json_fields("stored_at", problem.at)
 
 
 def summary_line(summary: Summary, errors_told: int) -> dict[str, Any]:
@@ -98,6 +108,6 @@ def summary_line(summary: Summary, errors_told: int) -> dict[str, Any]:
     }
 
 
-def _lossy(text: str) -> str:
+def lossy(text: str) -> str:
     """Causes may quote names; half characters (surrogates) have no place in JSON."""
     return text.encode("utf-8", "replace").decode()

@@ -16,9 +16,10 @@ from pipeline.model import treepath
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.report import Deed, Finding, Progress, ReadSummary
 from pipeline.ui.figures import Pace, amount, duration_text, size_text
+from pipeline.ui.jsonlines import action_line, lossy, problem_fields, status_line
 from pipeline.ui.lines import one_line, problem_line
 from pipeline.ui.output import Output
-from pipeline.ui.terminal import Detail, print_rows
+from pipeline.ui.terminal import Detail, new_bars, print_above, print_rows
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -58,7 +59,7 @@ class ReadLines:
             self._err.line(f"{progress.phase}: {_words(progress, rate)}")
             return
         if self._bar is None:
-            self._bar = _new_bar(progress.phase)
+            self._bar = new_bars(progress.phase.capitalize())
         task = self._bar.tasks[0].id
         total = None if progress.bytes_total is None else max(progress.bytes_total, progress.bytes_done)
         self._bar.update(task, completed=progress.bytes_done, total=total, detail=_words(progress, rate))
@@ -90,9 +91,7 @@ class ReadLines:
         if self._bar is None:
             stream.line(line) if stream is self._err else stream.write(f"{line}\n".encode())
             return
-        from rich.text import Text
-
-        self._bar.console.print(Text(line), soft_wrap=True)
+        print_above(self._bar.console, line)
 
 
 class ReadJson:
@@ -109,30 +108,23 @@ class ReadJson:
         if progress.elapsed_s < self._due_s:
             return
         self._due_s = progress.elapsed_s + _STATUS_INTERVAL_S
-        self._print({"type": "status", **progress._asdict(), "elapsed_s": round(progress.elapsed_s, 3)})
+        self._print(status_line(progress))
         self._out.flush()
 
     def did(self, deed: Deed) -> None:
-        line: dict[str, Any] = {"type": "action", "action": deed.action}
-        line |= treepath.json_fields("path", treepath.with_slashes(deed.path))
-        line["reason"] = _lossy(deed.reason)
-        self._print(line | treepath.json_fields("stored_at", deed.at))
+        self._print(action_line(*deed))
 
     def note(self, text: str) -> None:
-        self._print({"type": "note", "text": _lossy(text)})
+        self._print({"type": "note", "text": lossy(text)})
 
     def found(self, finding: Finding) -> None:
         self._errors += 1
-        path = None if finding.path is None else treepath.with_slashes(finding.path)
-        line: dict[str, Any] = {"type": "error", "what": finding.what, **treepath.json_fields("path", path)}
-        self._print(line | {"cause": _lossy(finding.cause)} | treepath.json_fields("stored_at", finding.at))
+        problem = Problem(Severity.ERROR, finding.path, finding.cause, finding.at)
+        self._print(problem_fields(problem) | {"what": finding.what})
 
     def problem(self, problem: Problem) -> None:
         self._errors += problem.severity is Severity.ERROR
-        path = None if problem.path is None else treepath.with_slashes(problem.path)
-        line: dict[str, Any] = {"type": problem.severity.value, **treepath.json_fields("path", path)}
-        line["cause"] = _lossy(problem.cause)
-        self._print(line | (treepath.json_fields("stored_at", problem.at) if problem.at else {}))
+        self._print(problem_fields(problem))
 
     def finished(self, summary: ReadSummary) -> None:
         """Kept back until `close`: the error that ended the command may still have to be told."""
@@ -191,25 +183,3 @@ def _words(progress: Progress, rate: float) -> str:
     if progress.bytes_total is None or rate <= 0:
         return text
     return f"{text}, {duration_text(max(0, progress.bytes_total - progress.bytes_done) / rate)} left"
-
-
-def _new_bar(phase: str) -> Bars:
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True, markup=False, highlight=False)
-    columns = (
-        TextColumn("{task.description:<10}", markup=False),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[detail]}", markup=False),
-    )
-    bar = Bars(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False)
-    bar.add_task(phase.capitalize(), total=None, detail="")
-    bar.start()
-    return bar
-
-
-def _lossy(text: str) -> str:
-    """Causes may quote names; half characters (surrogates) have no place in JSON."""
-    return text.encode("utf-8", "replace").decode()

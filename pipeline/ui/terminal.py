@@ -90,7 +90,7 @@ class ProgressBars(PlainLines):
             return
         self._bars_due_s = progress.elapsed_s + _BARS_INTERVAL_S
         if self._bars is None:
-            self._bars = _new_bars()
+            self._bars = new_bars("Scanning", "Hashing", "Committing")
         for task, work in zip(self._bars.tasks, works(progress, rate), strict=True):
             self._bars.update(task.id, completed=work.done, total=work.total, detail=work.detail)
         self._bars.refresh()
@@ -99,7 +99,7 @@ class ProgressBars(PlainLines):
         if self._bars is None:
             super().problem(problem)
         else:
-            _print_above(self._bars.console, problem_line(problem))
+            print_above(self._bars.console, problem_line(problem))
 
     def finished(self, summary: Summary) -> None:
         if self._bars is not None:
@@ -148,7 +148,7 @@ def _rich_table(rows: list[tuple[str, str]]) -> str:
     return capture.get().rstrip("\n")
 
 
-def _new_bars() -> Bars:
+def new_bars(*names: str) -> Bars:
     """Bars on standard error that vanish at the end and are drawn only when they are told to."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
@@ -161,13 +161,14 @@ def _new_bars() -> Bars:
         TextColumn("{task.fields[detail]}", markup=False),
     )
     bars = Bars(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False)
-    for name in ("Scanning", "Hashing", "Committing"):
+    for name in names:
         bars.add_task(name, total=None, detail="")
     bars.start()
     return bars
 
 
-def _print_above(console: Console, line: str) -> None:
+def print_above(console: Console, line: str) -> None:
+    """A line above the bars, which rich then draws anew."""
     from rich.text import Text
 
     console.print(Text(line), soft_wrap=True)
