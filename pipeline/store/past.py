@@ -168,8 +168,11 @@ def _held_of_record(record: Record) -> Held:
     )  # fmt: skip
 
 
-def count_stored(state: Readable) -> int:
-    """How many stored contents there are: files and links, wherever they lie, and kept versions."""
-    files = "SELECT count(*) FROM files WHERE digest IS NOT NULL OR target IS NOT NULL"
-    versions = f"SELECT count(*) FROM versions WHERE status = {VersionStatus.KEPT:d}"
-    return sum(int(state.execute(query).fetchall()[0][0]) for query in (files, versions))
+def count_stored(state: Readable) -> tuple[int, int]:
+    """How many stored contents there are (files and links, wherever they lie, and kept versions), and their
+    bytes."""
+    figures = "SELECT count(*), coalesce(sum(size), 0) FROM"
+    files = f"{figures} files WHERE digest IS NOT NULL OR target IS NOT NULL"
+    versions = f"{figures} versions WHERE status = {VersionStatus.KEPT:d}"
+    found = [state.execute(query).fetchall()[0] for query in (files, versions)]
+    return sum(int(row[0]) for row in found), sum(int(row[1]) for row in found)

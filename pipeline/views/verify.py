@@ -88,7 +88,8 @@ class _Verifying:
         self._stop = stop
         self._began_s = began_s
         self._told_s = 0.0
-        self._total = past.count_stored(opened.state)
+        self._total, size_bytes = past.count_stored(opened.state)
+        self._total_bytes = round(size_bytes * (request.sample or 1))
         self._limit = None if request.sample is None else math.ceil(self._total * request.sample)
         self._position = read_position(opened.config.log_dir, opened.root) if request.is_partial else LOWEST
         self.figures: Counter[str] = Counter()
@@ -222,7 +223,9 @@ class _Verifying:
         done = self.figures["files"] + self.figures["links"]
         total = self._limit if self._limit is not None else self._total
         size_bytes = self.figures["bytes_read"] + line.bytes_in_progress
-        self._monitor.progress(Progress(total, done, total, size_bytes, None, 0, elapsed_s, "verifying"))
+        self._monitor.progress(
+            Progress(total, done, total, size_bytes, self._total_bytes, 0, elapsed_s, "verifying")
+        )
 
     def finish(self, status: str) -> ReadSummary:
         names = ("files", "links", ROTTEN, MISSING, FOREIGN, MISPLACED, "repaired", "warnings", "errors")
