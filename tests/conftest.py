@@ -12,6 +12,12 @@ from harness import Backup
 from with_past import make_past
 
 
+IN_MEMORY = Path("/dev/shm")
+# A backup syncs all the time, and most tests are about something else than the disk under it.
+if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Calls of the program find their byte code again, outside the checkout."""

@@ -13,17 +13,16 @@ from pathlib import Path
 
 from pipeline.model import message, treepath
 from pipeline.model.errors import Severity
-from pipeline.model.record import Held, Kind
+from pipeline.model.record import Held, Kind, Version
 from pipeline.stages.batches import Batches, Send
 from pipeline.stages.setup import ListSetup, StoredSetup
 from pipeline.store.past import read_held, read_stored
 from pipeline.store.reading import Reader
+from pipeline.store.soundness import Soundness
 from pipeline.store.state import translated_errors
 
 _POSITION_EVERY = 200
 _LAST = b"\xff" * 256
-# Plain numbers, because comparing them is most of the work.
-_KINDS = frozenset(int(kind) for kind in Kind)
 _FILE, _LINK, _FOLDER = int(Kind.FILE), int(Kind.LINK), int(Kind.FOLDER)
 
 
@@ -31,13 +30,12 @@ class _StateWalk:
     """What every walk over a state does: rows into batches, once they are known to be possible."""
 
     def __init__(self, state: str, sources: frozenset[bytes], send: Send) -> None:
-        self._sources = sources
+        self._soundness = Soundness(sources)
         self._batches = Batches(send)
         self._state = Reader(Path(state))
-        self._sound_folder = b""  # the last one that was looked at
 
     def _add(self, held: Held) -> None:
-        wrong = self._what_is_wrong_with(held)
+        wrong = self._soundness.of_state(held)
         if wrong is not None:
             self._batches.add((message.PROBLEM, held.path, wrong, Severity.ERROR))
         elif held.kind == _FOLDER:
@@ -50,31 +48,6 @@ class _StateWalk:
                 self._batches.inside(folder)
                 tag = message.LINK if held.kind == _LINK else message.SPECIAL
                 self._batches.add((tag, name, held[1:]))
-
-    def _what_is_wrong_with(self, held: Held) -> str | None:
-        """A state is a file like any other: what it says is looked at before a name is made from it."""
-        path, kind, mode, uid, gid, mtime_ns, size, digest, target, number, *_ = held
-        folder, _, name = path.rpartition(treepath.SEPARATOR)
-        if folder != self._sound_folder:
-            if folder and not treepath.is_valid(folder):
-                return "the state has a path here that can't be one; refused"
-            if treepath.source_name(path) not in self._sources:
-                return "the state doesn't know the source of this path; refused"
-            self._sound_folder = folder
-        if not treepath.is_name(name):
-            return "the state has a path here that can't be one; refused"
-        if not folder and (kind != _FOLDER or path not in self._sources):
-            return "the state has something else here than a source; refused"
-        if (
-            not type(mode) is type(uid) is type(gid) is type(mtime_ns) is type(size) is type(number) is int
-            or kind not in _KINDS
-            or size < 0
-            or number < 1
-            or (kind == _FILE and type(digest) is not bytes and held.is_within_reach)
-            or (kind == _LINK and (type(target) is not bytes or not target or b"\0" in target))
-        ):
-            return "the state says something of this path that can't be; refused"
-        return None
 
 
 class Lister(_StateWalk):
@@ -124,6 +97,13 @@ class StoredLister(_StateWalk):
                     break
         self._batches.flush()
 
+    def _add_version(self, version: Version) -> None:
+        wrong = self._soundness.of_version(version)
+        if wrong is None:
+            self._batches.add((message.VERSION, version.path, version), 1, version.size)
+        else:
+            self._batches.add((message.PROBLEM, version.path, wrong, Severity.ERROR))
+
     def _walk_range(self, low: bytes, high: bytes) -> bool:
         """Whether there may be more. Ends between two paths, so that a position is a path."""
         last = low
@@ -137,8 +117,7 @@ class StoredLister(_StateWalk):
             for version in versions:
                 self._contents += 1
                 last = version.path
-                if treepath.is_valid(version.path) and treepath.source_name(version.path) in self._sources:
-                    self._batches.add((message.VERSION, version.path, version), 1, version.size)
+                self._add_version(version)
             last = held.path if held is not None else last
             self._unmarked += 1 + len(versions)
             if self._unmarked >= _POSITION_EVERY:

@@ -14,6 +14,7 @@ import os
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
+_NO_NAMES = (b"", b".", b"..")
 # As many as serve a merge of a few areas, well within RLIMIT_NOFILE = 64.
 CAPACITY = 16
 
@@ -77,6 +78,8 @@ class Folders:
 
     def _open(self, path: bytes, parent: int, make: bool) -> int:
         name = path.rpartition(b"/")[2]
+        if name in _NO_NAMES:  # whatever a state or an intent says
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         try:
             return os.open(name, FOLDER_FLAGS, dir_fd=parent)
         except FileNotFoundError:

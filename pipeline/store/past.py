@@ -109,10 +109,13 @@ def _pieces(state: Readable, query: str, low: bytes, high: bytes, **values: int)
 
 
 def figures(state: Readable, run: int, low: bytes, high: bytes) -> tuple[int, int]:
-    """How many files and links a run held with low <= path < high, and their bytes."""
+    """How many files and links a run held with low <= path < high, and their bytes.
+
+    `total` and not `sum`, which fails where a state says what can't be.
+    """
     kinds = f"kind IN ({Kind.FILE:d}, {Kind.LINK:d})"
     query = (
-        "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT size FROM files WHERE path >= :low"
+        f"SELECT count(*), total(max(0, min(size, {1 << 60}))) FROM (SELECT size FROM files WHERE path >= :low"
         f" AND path < :high AND since_run <= :run AND area != {Area.DELETED:d} AND {kinds}"
         " UNION ALL SELECT size FROM history WHERE path >= :low AND path < :high"
         f" AND from_run <= :run AND to_run > :run AND {kinds})"

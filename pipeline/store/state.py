@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.layout import SourcePlace
+from pipeline.model import treepath
 from pipeline.model.errors import BackupSideError, DamagedStateError
 from pipeline.model.plan import Plan
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
@@ -93,8 +94,11 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def source_places(sources: Iterable[tuple[bytes, bool]]) -> dict[bytes, SourcePlace]:
-    """The places of sources, given as name and whether it lies at the root. Only that one has siblings."""
-    sources = list(sources)
+    """The places of sources, given as name and whether it lies at the root. Only that one has siblings.
+
+    What can't be the name of a source is left out, and with it what the state says of its paths.
+    """
+    sources = [found for found in sources if treepath.is_valid(found[0]) and treepath.is_name(found[0])]
     siblings = frozenset(name for name, at_root in sources if not at_root)
     return {
         name: SourcePlace(name, bool(at_root), siblings if at_root else frozenset())

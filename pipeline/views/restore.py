@@ -69,7 +69,7 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
         rows = _contents(opened, parts, request.version) if request.version is not None else ()
         if request.version is None:
             _refuse_unknown(opened, run, parts)
-        expected = _expected(opened, run, parts) if not rows else (len(rows), sum(row.size for row in rows))
+        expected = _expected(opened, run, parts) if not rows else (len(rows), 0)
         listing = ListSetup(str(opened.state_path), frozenset(opened.places), run, parts, rows)
         workers = config.workers.count or len(os.sched_getaffinity(0))
         with ExitStack() as cleanup:
