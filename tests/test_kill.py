@@ -17,12 +17,14 @@ from harness import Backup, difference, end_group, unlike, wait_until
 from processes import alive, has_open, kill, stations
 from trees import Snapshot, change, grow
 
-SHORT = {"files": 1500, "moments": 5}
-LONG = {"files": 15_000, "moments": 30}
+SHORT = {"files": 1500, "moments": 4}
+LONG = {"files": 15_000, "moments": 8}
+LONGEST = {"files": 15_000, "moments": 30}
 SIZES = [
     pytest.param(SHORT, id="short"),
     pytest.param({**SHORT, "durability": "fast"}, id="fast", marks=pytest.mark.slow),
     pytest.param(LONG, id="long", marks=pytest.mark.slow),
+    pytest.param(LONGEST, id="longest", marks=pytest.mark.sweep),
 ]
 
 

@@ -115,7 +115,8 @@ def figures(state: Readable, run: int, low: bytes, high: bytes) -> tuple[int, in
     """
     kinds = f"kind IN ({Kind.FILE:d}, {Kind.LINK:d})"
     query = (
-        f"SELECT count(*), total(max(0, min(size, {1 << 60}))) FROM (SELECT size FROM files WHERE path >= :low"
+        f"SELECT count(*), total(max(0, min(size, {1 << 60}))) FROM"
+        " (SELECT size FROM files WHERE path >= :low"
         f" AND path < :high AND since_run <= :run AND area != {Area.DELETED:d} AND {kinds}"
         " UNION ALL SELECT size FROM history WHERE path >= :low AND path < :high"
         f" AND from_run <= :run AND to_run > :run AND {kinds})"

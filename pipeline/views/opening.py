@@ -19,10 +19,11 @@ from pipeline import layout
 from pipeline.config import Config
 from pipeline.layout import SourcePlace
 from pipeline.model import treepath
-from pipeline.model.errors import ArgumentError, BackupSideError, StateError
+from pipeline.model.errors import ArgumentError, BackupSideError, DamagedStateError, StateError
 from pipeline.store.backup import STATE_NAME, check_form
 from pipeline.store.past import NOW, RunRow, runs
 from pipeline.store.reading import Reader
+from pipeline.store.soundness import unsound_rows
 from pipeline.store.state import REBUILD_ADVICE, source_places, translated_errors
 
 LOWEST, HIGHEST = b"", b"\xff" * 256
@@ -61,9 +62,23 @@ def open_for_reading(config: Config) -> Iterator[Opened]:
             places = source_places(state.execute("SELECT name, at_root FROM sources").fetchall())
             found = state.execute("SELECT value FROM settings WHERE key = 'hash_algorithm'").fetchall()
             algorithm = str(found[0][0]) if found else config.hash_algorithm
-            yield Opened(config, config.backup_root.resolve(), path, state, places, algorithm)
+            with _odd_rows_named(state, places):
+                yield Opened(config, config.backup_root.resolve(), path, state, places, algorithm)
         finally:
             state.close()
+
+
+@contextmanager
+def _odd_rows_named(state: Reader, places: dict[bytes, SourcePlace]) -> Iterator[None]:
+    """Whoever trips over a row that can't be says so; whether there is one is only looked for by then, since
+    that takes as long as reading the whole state."""
+    try:
+        yield
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        for path, wrong in unsound_rows(state, places):
+            shown = treepath.shown(path) if isinstance(path, bytes) else repr(path)
+            raise DamagedStateError(f"state.db is damaged: {shown}: {wrong}", REBUILD_ADVICE) from error
+        raise  # a mistake of the program
 
 
 def find_run(opened: Opened, text: str | None) -> int:
