@@ -288,3 +288,14 @@ def test_a_source_below_a_closed_folder(tmp_path: Path) -> None:
         assert of_type(result.lines, "error").keys() == {"docs/closed/a"}
     for folder in (backup.source, tmp_path / "to"):
         (folder / "closed").chmod(0o700)
+
+
+def test_many_folders_between_the_files_of_one(tmp_path: Path) -> None:
+    """A worker keeps few folders open; those that it opens in between never close the one that it is at."""
+    backup = Backup(tmp_path)
+    folders: Tree = {f"a{number:02}": None for number in range(40)}
+    files: Tree = {f"a{number:02}.file": f"{number}" for number in range(40)}
+    write_tree(backup.source, {"inside": {**folders, **files}})
+    backup.run()
+    restore(backup, tmp_path / "to")
+    assert_same(keep(backup.source), tmp_path / "to")

@@ -113,6 +113,7 @@ class Restorer:
         elif tag == message.FOLDER:
             if self._target is not None:
                 self._target.folder(self._place(item[1]))
+                self._folder = None  # opening this one may have closed it
             self._items.append(tuple(item))
         elif tag == message.SPECIAL:
             self._tally[SPECIALS] += 1
