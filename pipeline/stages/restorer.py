@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.model import message, treepath
 from pipeline.model.errors import Severity
-from pipeline.model.record import Held, Kind, Stat, VersionStatus
+from pipeline.model.record import Area, Held, Kind, Stat, VersionStatus
 from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.contents import READ_FLAGS, Contents
@@ -177,9 +177,8 @@ class Restorer:
         self._bytes_read += size
         self._bytes_written += size
         if self._setup.report:
-            self._done(
-                Held(treepath.join(self._inside, name), *row), "RESTORE", "", self._stored_at(name, area)
-            )
+            held = Held(treepath.join(self._inside, name), *row)
+            self._done(held, "RESTORE", content_words(held), self._stored_at(name, area))
         return True
 
     def _stored_folder(self, area: int) -> int:
@@ -213,7 +212,7 @@ class Restorer:
                 target.give_name(staged, self._handle(), name)
                 self._tally[RESTORED] += 1
                 self._bytes_written += held.size
-                self._done(held, "RESTORE", "", at)
+                self._done(held, "RESTORE", content_words(held), at)
                 return
         raise Refused(_ROTTEN if found_something else _MISSING)
 
@@ -275,7 +274,7 @@ class Restorer:
             staged = self._target.new_link(held.target, metadata_of(held))
             self._target.give_name(staged, self._handle(), name)
         self._tally[LINKS] += 1
-        self._done(held, "RESTORE", "", at)
+        self._done(held, "RESTORE", content_words(held), at)
 
     # -- what is there already ----------------------------------------------------------------------------
 
@@ -314,7 +313,7 @@ class Restorer:
             if stat.S_ISREG(found.st_mode) and found.st_size == held.size:
                 self._tally[RESTORED] += 1
                 self._bytes_written += held.size
-                self._done(held, "RESTORE", "", at)
+                self._done(held, "RESTORE", content_words(held), at)
                 return
         raise Refused(_MISSING)
 
@@ -342,6 +341,15 @@ def _metadata_differs(found: os.stat_result, held: Held) -> bool:
     if held.kind == Kind.FILE and stat.S_IMODE(found.st_mode) != wanted.mode:
         return True
     return os.geteuid() == 0 and (found.st_uid, found.st_gid) != (held.uid, held.gid)
+
+
+def content_words(held: Held) -> str:
+    """Which content of its path it is."""
+    if held.area is None:
+        return f"version {held.number}"
+    return {Area.LIVE: "latest content", Area.DUPLICATE: "latest content, a duplicate"}.get(
+        Area(held.area), "latest content, deleted"
+    )
 
 
 def gone_words(held: Held) -> str:
