@@ -19,7 +19,7 @@ from pipeline.model import treepath
 from pipeline.model.record import Area, Held, Kind, VersionStatus
 from pipeline.store import operation
 from pipeline.store.folders import FOLDER_FLAGS, Folders, split
-from pipeline.store.operation import Mark, Place, Remove
+from pipeline.store.operation import MakePrivate, Mark, Place, Remove
 from pipeline.store.reading import Reader, Row
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -43,6 +43,7 @@ class Contents:
         self._seen: list[Row] = []
         self._coming: dict[bytes, list[bytes]] = {}
         self._going: set[bytes] = set()
+        self._folders_coming: set[bytes] = set()
 
     def open(self, at: bytes) -> int:
         folder, name = split(at)
@@ -96,9 +97,13 @@ class Contents:
             found = self._ask(query, (path, int(parsed.area)))
         return bool(found) or self._is_on_its_way(at)
 
-    def is_present_folder(self, path: bytes) -> bool:
+    def is_promised_folder(self, path: bytes, at: bytes) -> bool:
+        """Whether the state still says that this folder is there, and no recorded intent is to make it."""
         query = "SELECT 1 FROM files WHERE path = ? AND kind = ? AND area != ?"
-        return bool(self._ask(query, (path, int(Kind.FOLDER), int(Area.DELETED))))
+        if not self._ask(query, (path, int(Kind.FOLDER), int(Area.DELETED))):
+            return False
+        self._read_intents()
+        return at not in self._folders_coming
 
     def _ask(self, query: str, values: tuple[object, ...] = ()) -> list[Row]:
         if self._reader is None:
@@ -130,7 +135,7 @@ class Contents:
         seen = [row for order in ("ASC", "DESC") for row in self._ask(query.format(order))]
         if seen == self._seen:
             return
-        self._seen, self._coming, self._going = seen, {}, set()
+        self._seen, self._coming, self._going, self._folders_coming = seen, {}, set(), set()
         for row in self._ask("SELECT operation FROM intents ORDER BY sequence"):
             intent = operation.decode(row[0])
             if isinstance(intent, Place):
@@ -138,3 +143,5 @@ class Contents:
                 self._coming.setdefault(intent.target, []).extend(names)
             elif isinstance(intent, Mark | Remove):
                 self._going.add(intent.target)
+            elif isinstance(intent, MakePrivate):
+                self._folders_coming.add(intent.target)

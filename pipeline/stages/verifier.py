@@ -149,12 +149,16 @@ class Verifier:
 
     def _folder(self, held: Held) -> None:
         at = self._contents.place(held.path, held.number, Area.LIVE)
-        try:
-            is_folder = not at or stat.S_ISDIR(self._contents.stat(at).st_mode)
-        except OSError:
-            is_folder = False
-        if not is_folder and self._contents.is_present_folder(held.path):
+        if self._is_folder(at) or not self._contents.is_promised_folder(held.path, at):
+            return
+        if not self._is_folder(at):  # nor has a writer made it between the two looks
             self._wrong(MISSING, at, held.path, "the folder is not there")
+
+    def _is_folder(self, at: bytes) -> bool:
+        try:
+            return not at or stat.S_ISDIR(self._contents.stat(at).st_mode)
+        except OSError:
+            return False
 
     def _stray(self, at: bytes) -> None:
         """A file that nothing names: read, so that a content that is missing elsewhere is found again."""
