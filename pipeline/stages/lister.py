@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.model import message, treepath
 from pipeline.model.errors import Severity
 from pipeline.model.record import Held, Kind, Version
-from pipeline.stages.batches import Batches, Send
+from pipeline.stages.batches import BATCH_BYTES, Batches, Send
 from pipeline.stages.setup import ListSetup, StoredSetup
 from pipeline.store.past import read_held, read_stored
 from pipeline.store.reading import Reader
@@ -88,7 +88,7 @@ class StoredLister(_StateWalk):
     def __init__(self, setup: StoredSetup, send: Send) -> None:
         super().__init__(setup.state, setup.sources, send)
         self._setup = setup
-        self._contents = self._unmarked = 0
+        self._contents = self._unmarked = self._unmarked_bytes = 0
 
     def walk(self) -> None:
         with translated_errors():
@@ -120,9 +120,12 @@ class StoredLister(_StateWalk):
                 self._add_version(version)
             last = held.path if held is not None else last
             self._unmarked += 1 + len(versions)
-            if self._unmarked >= _POSITION_EVERY:
+            self._unmarked_bytes += sum(
+                one.size for one in (held, *versions) if one and type(one.size) is int
+            )
+            if self._unmarked >= _POSITION_EVERY or self._unmarked_bytes >= BATCH_BYTES:
                 self._batches.add((message.POSITION, last))
-                self._unmarked = 0
+                self._unmarked = self._unmarked_bytes = 0
         self._batches.add((message.POSITION, last))
         return True
 

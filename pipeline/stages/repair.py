@@ -25,6 +25,8 @@ from pipeline.store.staging import Staged, StagingFile, permissions
 from pipeline.store.state import State
 from pipeline.store.system import backup_side_errors
 
+PROVES_NOTHING = frozenset({"xxh3_128"})
+"""Hashes that are no proof against somebody who wants two contents to be taken for one."""
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -38,6 +40,7 @@ class Repair:
         self._journal = journal
         self._staging = staging
         self._sources = sources
+        self._algorithm = algorithm
         self._new_hasher = digest.hasher(algorithm)
         self._names = (b"r-%x" % number for number in count(1))
 
@@ -49,6 +52,8 @@ class Repair:
             return None, "the path is no longer a file in the source"
         if source is None:
             return None, "its source is not in the configuration"
+        if self._algorithm in PROVES_NOTHING:
+            return None, f"an equal {self._algorithm} digest is no proof that it is the same content"
         try:
             staged = self._stage(source, record)
         except OSError as error:

@@ -12,20 +12,22 @@ from pathlib import Path
 
 import orjson
 
+from pipeline.model import treepath
+
 _NAME = "verify-position.json"
 
 
 def read_position(log_dir: Path, root: Path) -> bytes:
     """The path up to which all has been verified; empty for none."""
     try:
-        return b64decode(_positions(log_dir).get(os.fspath(root), ""))
-    except ValueError:
+        return b64decode(_positions(log_dir).get(_key(root), ""))
+    except (ValueError, TypeError):  # somebody has been at the note
         return b""
 
 
 def write_position(log_dir: Path, root: Path, path: bytes) -> str | None:
     """Remember it. Returns why that was not possible."""
-    positions = _positions(log_dir) | {os.fspath(root): b64encode(path).decode("ascii")}
+    positions = _positions(log_dir) | {_key(root): b64encode(path).decode("ascii")}
     try:
         log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = log_dir / f"{_NAME}.{os.getpid()}"
@@ -34,6 +36,11 @@ def write_position(log_dir: Path, root: Path, path: bytes) -> str | None:
     except OSError as error:
         return f"{log_dir} can't be written: {error.strerror}"
     return None
+
+
+def _key(root: Path) -> str:
+    """A backup's path as text, also where it isn't UTF-8."""
+    return treepath.escaped(os.fsencode(root))
 
 
 def _positions(log_dir: Path) -> dict[str, str]:
