@@ -84,7 +84,7 @@ def test_all_is_well(made: Backup) -> None:
 
 
 def test_one_byte_in_each_place(copied: Backup, tmp_path: Path) -> None:
-    """Exactly the four are found, each with its path, and exactly those are refused when they are restored."""
+    """Exactly the four are found, each with its path, and exactly those are refused by restore."""
     for stored_at in FOUR:
         flip(copied.root / stored_at)
     result = verify(copied, expect=3)
