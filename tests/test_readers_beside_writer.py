@@ -3,20 +3,78 @@ the backup all the time."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from harness import Backup, Result
 from restored import assert_same, keep, restore
 from test_verify import findings, verify
-from trees import change, grow
+from trees import Link, Tree, change, grow, remove
+
+from pipeline.layout import SourcePlace
+from pipeline.model import message
+from pipeline.stages.restorer import Restorer
+from pipeline.stages.setup import RestoreSetup
+from pipeline.store.past import read_held
+from pipeline.store.reading import Reader
+from pipeline.store.state import connect_writer
+from pipeline.store.target import make_staging
 
 ROUNDS = [5, pytest.param(60, marks=pytest.mark.slow)]
+
+
+def test_a_writer_that_ends_while_a_reader_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WAL is there at the first look and gone at the next: the reader takes no connection that sees
+    no writer any more for one that does."""
+    place = tmp_path / "state.db"
+
+    def write(statement: str) -> None:
+        with closing(connect_writer(place)) as connection:
+            connection.execute(statement)
+
+    write("CREATE TABLE t (value)")
+    looks = iter([True])
+    real = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: next(looks, None) or real(path))
+    reader = Reader(place)
+    assert reader.execute("SELECT count(*) FROM t").fetchall() == [(0,)]
+    write("INSERT INTO t VALUES (1)")
+    assert reader.execute("SELECT count(*) FROM t").fetchall() == [(1,)]
+    reader.close()
+
+
+@pytest.mark.parametrize("then", ["a folder", "a link", "other content", "gone"])
+def test_a_file_that_has_moved_since_it_was_listed(backup: Backup, tmp_path: Path, then: str) -> None:
+    """What the list says is older than the backup: the content is found where it lies by now, whatever stands
+    in its place."""
+    backup.write({"f": "the content\n", "g": "g\n"})
+    backup.run()
+    state = backup.root / ".pipeline" / "state.db"
+    (held,) = read_held(Reader(state), 1, b"docs\0f", b"docs\0f\1", with_low=True)
+    remove(backup.source / "f")
+    new: dict[str, Tree] = {
+        "a folder": {"f": {"inside": "x\n"}}, "a link": {"f": Link("g")}, "other content": {"f": "other\n"},
+        "gone": {},
+    }  # fmt: skip
+    backup.write(new[then])
+    backup.run()
+    (tmp_path / "to").mkdir()
+    staging = make_staging(str(tmp_path / "to"))
+    places = {b"docs": SourcePlace(b"docs", True)}
+    setup = RestoreSetup(places, "blake3", str(backup.root), str(state), str(tmp_path / "to"), staging, False,
+                         "never", False, False)  # fmt: skip
+    before = os.umask(0)
+    Restorer(setup, 1, lambda _: None).process(
+        message.encode([(message.INSIDE, b"docs"), (message.FILE, b"f", held[1:])])
+    )
+    os.umask(before)
+    assert (tmp_path / "to/f").read_text() == "the content\n"
 
 
 class Writer(threading.Thread):

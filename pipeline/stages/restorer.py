@@ -205,7 +205,9 @@ class Restorer:
                 raise Refused(f"its stored file can't be read: {error.strerror}") from error
             found_something = True
             try:
-                staged = self._copy(handle, held, target)
+                # A folder stands where the file was, if its path has changed its kind meanwhile.
+                is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+                staged = self._copy(handle, held, target) if is_file else None
             finally:
                 os.close(handle)
             if staged is not None:

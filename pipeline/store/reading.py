@@ -37,8 +37,11 @@ class Readable(Protocol):
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that can't write. Where no writer has left a WAL, nothing at all is made beside it."""
-    wal = path.with_name(path.name + "-wal")
-    mode = "mode=ro" if wal.exists() else "mode=ro&immutable=1"
+    return _connect(path, not path.with_name(path.name + "-wal").exists())
+
+
+def _connect(path: Path, immutable: bool) -> sqlite3.Connection:
+    mode = "mode=ro&immutable=1" if immutable else "mode=ro"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
 
 
@@ -60,7 +63,8 @@ class Reader:
     def _open(self) -> None:
         self._is_immutable = not self._wal.exists()
         self._seen = self._look()
-        self._connection = connect_reader(self._path)
+        # By the same look: one that is taken for a live connection would never notice a writer.
+        self._connection = _connect(self._path, self._is_immutable)
 
     def _look(self) -> tuple[int, int, int]:
         found = self._path.stat()
@@ -71,7 +75,8 @@ class Reader:
             try:
                 rows = self._connection.execute(query, values).fetchall()
             except sqlite3.DatabaseError:
-                if not self._is_disturbed():
+                has_lost_wal = not self._is_immutable and not self._wal.exists()
+                if not self._is_disturbed() and not has_lost_wal:
                     raise
             else:
                 if not self._is_disturbed():
