@@ -111,13 +111,15 @@ class _Verifying:
             self._limit,
         )  # fmt: skip
         workers = config.workers.count or len(os.sched_getaffinity(0))
-        for walker, take in (
-            (Station(ForeignWalk, setup), self._take_foreign),
-            (Station(StoredLister, listing), self._take_stored),
+        at_most_s = self._request.at_most_s or math.inf
+        # Half of the time for the walk, which begins anew at each call: the rest has to get on.
+        for walker, take, limit_s in (
+            (Station(ForeignWalk, setup), self._take_foreign, at_most_s / 2),
+            (Station(StoredLister, listing), self._take_stored, at_most_s),
         ):
             with Line(context, walker, Station(Verifier, setup), workers) as line:
-                ending = self._follow(line, take)
-            if ending is not None:
+                ending = self._follow(line, take, limit_s)
+            if ending == "stopped":
                 break
         self._tell_missing_and_foreign()
         if self._request.is_partial:
@@ -130,7 +132,7 @@ class _Verifying:
         )
         return "warnings" if found else "ok"
 
-    def _follow(self, line: Line, take: Callable[[Results], None]) -> str | None:
+    def _follow(self, line: Line, take: Callable[[Results], None], limit_s: float) -> str | None:
         """Take all results. None: all came; else why not."""
         for results in line.results():
             if results is not None:
@@ -138,8 +140,7 @@ class _Verifying:
             self._show_progress(line)
             if self._stop():
                 return "stopped"
-            limit_s = self._request.at_most_s
-            if limit_s is not None and time.monotonic() - self._began_s >= limit_s:
+            if time.monotonic() - self._began_s >= limit_s:
                 return "out of time"
         return None
 
