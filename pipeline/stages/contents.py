@@ -10,8 +10,9 @@ with OSError where the backup can't be read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline import layout
 from pipeline.layout import OWN_FOLDER, Parsed, SourcePlace
@@ -23,6 +24,7 @@ from pipeline.store.operation import MakePrivate, Mark, Place, Remove
 from pipeline.store.reading import Reader, Row
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+T = TypeVar("T")
 _STAGING = OWN_FOLDER + b"/staging/"
 _LOOKS = 8
 _CLAIMS = {
@@ -46,17 +48,24 @@ class Contents:
         self._folders_coming: set[bytes] = set()
 
     def open(self, at: bytes) -> int:
-        folder, name = split(at)
-        return os.open(name, READ_FLAGS, dir_fd=self.folders.at(folder))
+        return self._at(at, lambda name, folder: os.open(name, READ_FLAGS, dir_fd=folder))
 
     def stat(self, at: bytes) -> os.stat_result:
-        folder, name = split(at)
-        return os.stat(name, dir_fd=self.folders.at(folder), follow_symlinks=False)
+        return self._at(at, lambda name, folder: os.stat(name, dir_fd=folder, follow_symlinks=False))
 
     def target(self, at: bytes) -> bytes:
         """Where a stored link points."""
+        return self._at(at, lambda name, folder: os.readlink(name, dir_fd=folder))
+
+    def _at(self, at: bytes, look: Callable[[bytes, int], T]) -> T:
+        """A folder that a writer has removed and made anew is another one than the handle that is kept of it:
+        what isn't found is looked for once more by new handles."""
         folder, name = split(at)
-        return os.readlink(name, dir_fd=self.folders.at(folder))
+        try:
+            return look(name, self.folders.at(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            self.folders.close()
+            return look(name, self.folders.at(folder))
 
     def place(self, path: bytes, number: int, area: int | None) -> bytes:
         """Where the content of a path lies by the state. area: None for a version."""
@@ -82,6 +91,15 @@ class Contents:
     def is_promised(self, path: bytes, number: int) -> bool:
         """Whether the state still says that this content is stored; retention may have taken it meanwhile."""
         return self._look(path, number)[0] is not None
+
+    def gone_words(self, held: Held) -> str | None:
+        """Why a content is no longer stored, by the state of this moment; None where it should be."""
+        if self.is_promised(held.path, held.number):
+            return None
+        query = "SELECT status, ended_run FROM versions WHERE path = ? AND number = ?"
+        rows = self._ask(query, (held.path, held.number))
+        status, ended_run = rows[0] if rows else (None, None)
+        return gone_words(held._replace(area=None, status=status, ended_run=ended_run))
 
     def is_claimed(self, at: bytes, parsed: Parsed) -> bool:
         """Whether the state, as it is at this moment, has something stored under this backup path."""
@@ -145,3 +163,12 @@ class Contents:
                 self._going.add(intent.target)
             elif isinstance(intent, MakePrivate):
                 self._folders_coming.add(intent.target)
+
+
+def gone_words(held: Held) -> str:
+    """Why a content is no longer in the backup."""
+    if held.status == VersionStatus.PRUNED:
+        return f"version {held.number} is gone: retention removed it in run {held.ended_run}"
+    if held.status == VersionStatus.LOST:
+        return f"version {held.number} is gone: run {held.ended_run} found its stored file lost"
+    return f"version {held.number} is not in the backup"

@@ -18,23 +18,28 @@ from typing import Any
 
 from pipeline.model import message, treepath
 from pipeline.model.errors import Severity
-from pipeline.model.record import Area, Held, Kind, Stat, VersionStatus
+from pipeline.model.record import Area, Held, Kind, Stat
 from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO
-from pipeline.stages.contents import READ_FLAGS, Contents
+from pipeline.stages.contents import READ_FLAGS, Contents, gone_words
 from pipeline.stages.setup import RestoreSetup
 from pipeline.store.folders import Folders
 from pipeline.store.target import Metadata, Occupied, Target, restored_mode
 
 RESTORED, LINKS, ALREADY, SPECIALS = "restored", "links", "already there", "specials"
 _ENDS_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # also where a link stands instead
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 _ROTTEN = "its stored file is rotten: its bytes are not those that were stored; not restored"
 _MISSING = "its stored file is missing"
+_NO_FILE = "something that is not a file stands where it was stored; not restored"
 
 
 class Refused(Exception):
     """One path can't be restored. Its text says why."""
+
+
+class _CantRead(Exception):
+    """A stored file can't be read where it was found; it may lie elsewhere, too."""
 
 
 class Restorer:
@@ -51,11 +56,9 @@ class Restorer:
         self._existing: Folders | None = None
         if setup.target is not None and not setup.dry_run:
             name = b"%d" % worker
-            self._target = Target(
-                setup.target, setup.staging, name, setup.overwrite != "never", setup.backup_root
-            )
+            self._target = Target(setup.target, name, setup.overwrite != "never", setup.backup_root)
         if setup.target is not None:
-            self._existing = Folders(os.open(setup.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._existing = Folders(setup.target.open())
         self._inside = self._inside_relative = b""
         # Handles of the current folder, in the target and in the backup; the caches own them.
         self._folder: int | None = None
@@ -194,20 +197,21 @@ class Restorer:
 
     def _restore(self, name: bytes, held: Held, target: Target) -> None:
         """From wherever the content lies by now."""
-        found_something = False
+        cause = _MISSING
         self._stored_area = None
         for at in self._contents.all_places(held):
             try:
                 handle = self._contents.open(at)
             except OSError as error:
-                if error.errno in _NOT_THERE:
-                    continue
-                raise Refused(f"its stored file can't be read: {error.strerror}") from error
-            found_something = True
+                cause = _cause(error, cause)
+                continue
             try:
                 # A folder stands where the file was, if its path has changed its kind meanwhile.
                 is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+                cause = _ROTTEN if is_file else _NO_FILE
                 staged = self._copy(handle, held, target) if is_file else None
+            except _CantRead as error:
+                cause, staged = str(error), None
             finally:
                 os.close(handle)
             if staged is not None:
@@ -216,7 +220,7 @@ class Restorer:
                 self._bytes_written += held.size
                 self._done(held, "RESTORE", content_words(held), at)
                 return
-        raise Refused(_ROTTEN if found_something else _MISSING)
+        raise Refused(self._contents.gone_words(held) or cause)
 
     def _handle(self) -> int:
         if self._folder is None:
@@ -241,7 +245,7 @@ class Restorer:
         try:
             return os.read(stored, count)
         except OSError as error:
-            raise Refused(f"its stored file can't be read: {error.strerror}") from error
+            raise _CantRead(f"its stored file can't be read: {error.strerror}") from error
 
     def _copy_large(self, stored: int, held: Held, metadata: Metadata, target: Target) -> bytes | None:
         state, size, staged = self._new_hasher(), 0, target.new_file()
@@ -307,21 +311,31 @@ class Restorer:
 
     def _look(self, held: Held) -> None:
         """A dry run: whether the stored file is there, without reading it."""
+        cause = _MISSING
         for at in self._contents.all_places(held):
             try:
                 found = self._contents.stat(at)
-            except OSError:
+            except OSError as error:
+                cause = _cause(error, cause)
                 continue
+            cause = _ROTTEN if stat.S_ISREG(found.st_mode) else _NO_FILE
             if stat.S_ISREG(found.st_mode) and found.st_size == held.size:
                 self._tally[RESTORED] += 1
                 self._bytes_written += held.size
                 self._done(held, "RESTORE", content_words(held), at)
                 return
-        raise Refused(_MISSING)
+        raise Refused(self._contents.gone_words(held) or cause)
 
     def _done(self, held: Held, action: str, reason: str, at: bytes | None) -> None:
         if self._setup.report:
             self._items.append((message.DONE, held.path, action, reason, at))
+
+
+def _cause(error: OSError, known: str) -> str:
+    """What the last look found; that nothing is there says less than what was found before."""
+    if error.errno in _NOT_THERE:
+        return known
+    return _NO_FILE if error.errno == errno.ELOOP else f"its stored file can't be read: {error.strerror}"
 
 
 def place_in_target(path: bytes, with_names: bool) -> bytes:
@@ -352,12 +366,3 @@ def content_words(held: Held) -> str:
     return {Area.LIVE: "latest content", Area.DUPLICATE: "latest content, a duplicate"}.get(
         Area(held.area), "latest content, deleted"
     )
-
-
-def gone_words(held: Held) -> str:
-    """Why a content is no longer in the backup."""
-    if held.status == VersionStatus.PRUNED:
-        return f"version {held.number} is gone: retention removed it in run {held.ended_run}"
-    if held.status == VersionStatus.LOST:
-        return f"version {held.number} is gone: run {held.ended_run} found its stored file lost"
-    return f"version {held.number} is not in the backup"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pipeline.layout import SourcePlace
 from pipeline.model.record import Held
+from pipeline.store.target import Place
 
 
 class SourceRoot(NamedTuple):
@@ -61,7 +62,7 @@ class ListSetup(NamedTuple):
 
 
 class RestoreSetup(NamedTuple):
-    """target: the folder that is restored into, None where a dry run finds none. staging: its own in there.
+    """target: the folder that is restored into, None where a dry run finds none.
 
     with_names: whether each source gets a folder with its name. overwrite: `never`, `if-different`, `always`.
     report: whether anybody wants to see every path.
@@ -71,8 +72,7 @@ class RestoreSetup(NamedTuple):
     algorithm: str
     backup_root: str
     state: str
-    target: str | None
-    staging: bytes
+    target: Place | None
     with_names: bool
     overwrite: str
     dry_run: bool

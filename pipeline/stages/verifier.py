@@ -61,7 +61,7 @@ class Verifier:
             return [message.PROBLEM, treepath.join(folder, item[1]), KILLED_TWO, Severity.ERROR]
         if item[0] in (message.FOLDER, message.VERSION):
             return [message.PROBLEM, item[1], KILLED_TWO, Severity.ERROR]
-        return item
+        return [*item, 0, None] if item[0] == message.STRAY else item
 
     def _item(self, item: list[Any]) -> None:
         tag = item[0]

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from pipeline.model.record import Area, Held, Kind, Record, Version, VersionStatus
-from pipeline.store.reading import RANGE_ROWS, Readable, read_range, read_versions
+from pipeline.store.reading import RANGE_ROWS, RECORD_COLUMNS, Readable, read_range, read_versions
 
 NOW = (1 << 63) - 1
 """As a run: the state as it is, whatever run is or was at work."""
@@ -130,6 +130,16 @@ def held_of(state: Readable, path: bytes) -> list[Held]:
     closed = state.execute(f"{_CLOSED} WHERE h.path = ? ORDER BY h.from_run", (path,)).fetchall()
     current = state.execute(f"{_CURRENT} AND f.path = ?", (path,)).fetchall()
     return [Held._make(row) for row in (*closed, *current)]
+
+
+def deleted_content(state: Readable, path: bytes) -> Held | None:
+    """What lies in `_deleted/` for a path."""
+    query = f"SELECT {RECORD_COLUMNS} FROM files WHERE path = ? AND area = {Area.DELETED:d}"
+    for row in state.execute(query, (path,)).fetchall():
+        record = Record._make(row)
+        if record.digest is not None or record.target is not None:
+            return _held_of_record(record)
+    return None
 
 
 def versions_of(state: Readable, path: bytes) -> list[Version]:

@@ -12,15 +12,20 @@ in the way.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import stat
 from typing import NamedTuple
 
+from pipeline.model import treepath
+from pipeline.model.errors import RestoreError
 from pipeline.store.files import MAY_CHANGE_OWNER, change_owner, describe
 from pipeline.store.folders import FOLDER_FLAGS, Folders, Obstacle
 from pipeline.store.staging import StagingFile
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_STAGING_NAME = re.compile(rb"\.restore-[0-9]+-[0-9a-f]{12}")
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -37,19 +42,44 @@ class Metadata(NamedTuple):
     mtime_ns: int
 
 
+class Place(NamedTuple):
+    """A folder by its path, and by what it is: whatever its path leads to later, it is still this one.
+
+    staging: a name in it that is this restore's own; empty in a dry run.
+    """
+
+    path: str
+    device: int
+    inode: int
+    staging: bytes = b""
+
+    def open(self) -> int:
+        """A handle. Raises RestoreError where the path leads somewhere else by now."""
+        try:
+            handle = os.open(self.path, FOLDER_FLAGS)
+        except OSError as error:
+            raise RestoreError(f"{self.path}: {error.strerror}") from error
+        found = os.fstat(handle)
+        if (found.st_dev, found.st_ino) != (self.device, self.inode):
+            os.close(handle)
+            raise RestoreError(f"{self.path} is no longer the folder that it was when this began")
+        return handle
+
+
 class Target:
-    """One process's way into the folder. staging: a name in it that is this restore's own.
+    """One process's way into the folder.
 
     name: this process's own folder in staging. replaces: whether what stands at a name may be replaced.
     backup_root: never entered, also where it lies in the folder.
     """
 
-    def __init__(self, root: str, staging: bytes, name: bytes, replaces: bool, backup_root: str) -> None:
-        self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, place: Place, name: bytes, replaces: bool, backup_root: str) -> None:
+        self.root = place.open()
         self._replaces = replaces
         backup = os.stat(backup_root)
         self._folders = Folders(self.root, closed=(backup.st_dev, backup.st_ino))
-        self._staging = Folders(self.root).make(staging + b"/" + name)
+        staging = os.open(place.staging, FOLDER_FLAGS, dir_fd=self.root)
+        self._staging = Folders(staging).make(name)
         self._next = 0
         self._owner: tuple[int, int] | None = None  # of what is made in staging, unless it is changed
 
@@ -57,12 +87,20 @@ class Target:
         """The handle of a folder, made private where it is missing. Raises Occupied."""
         while True:
             try:
-                return self._folders.make(relative) if relative else self.root
+                handle = self._folders.make(relative) if relative else self.root
+                return self._opened_up(handle) if self._replaces else handle
             except Obstacle as obstacle:
                 if not self._replaces:
-                    shown = os.fsdecode(obstacle.path)
+                    shown = treepath.escaped(obstacle.path)
                     raise Occupied(f"{shown} stands in the way, and is no folder") from obstacle
                 _unlink(obstacle.name, obstacle.parent)
+
+    def _opened_up(self, handle: int) -> int:
+        """A folder of ours that an earlier restore has closed to us; it gets its own mode again later."""
+        found = os.fstat(handle)
+        if found.st_uid == os.geteuid() and found.st_mode & 0o700 != 0o700:
+            os.fchmod(handle, stat.S_IMODE(found.st_mode) | 0o700)
+        return handle
 
     def existing_folder(self, relative: bytes) -> int:
         """Like `folder`, but raises FileNotFoundError, and NotADirectoryError for a link."""
@@ -88,7 +126,8 @@ class Target:
                 self._owner = found.st_uid, found.st_gid
             if self._owner != (uid, gid):
                 change_owner(uid, gid, handle=handle)
-                os.fchmod(handle, mode)  # a new owner clears set-id bits
+            if self._owner != (uid, gid) or mode & 0o6000:
+                os.fchmod(handle, mode)  # a new owner, and for some also writing, clears set-id bits
             os.utime(handle, ns=(mtime_ns, mtime_ns))
         finally:
             os.close(handle)
@@ -117,6 +156,8 @@ class Target:
             os.unlink(staged, dir_fd=self._staging)
             if isinstance(error, FileExistsError) and not self._replaces:
                 raise Occupied("something stands here already; left alone") from error
+            if error.errno == errno.EXDEV:
+                raise Occupied("another file system is mounted here; restore into it by itself") from error
             if error.errno in _NOT_EMPTY:
                 raise Occupied("a folder that isn't empty stands here; left alone") from error
             raise
@@ -133,35 +174,69 @@ class Target:
         return b"%x" % self._next
 
 
-def make_staging(root: str) -> bytes:
-    """A private folder in the one that is restored into, with a name that nothing else has."""
+def make_staging(place: Place) -> tuple[Place, int]:
+    """A private folder in the one that is restored into, with a name that nothing else has.
+
+    Also a handle that holds its lock: as long as it is open, nobody takes the folder for a leftover.
+    """
     name = b".restore-%d-%s" % (os.getpid(), os.urandom(6).hex().encode())
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = place.open()
     try:
-        os.mkdir(name, 0o700, dir_fd=handle)
-        inner = os.open(name, FOLDER_FLAGS, dir_fd=handle)
-        os.fchmod(inner, 0o700)  # without a set-group bit that it may have inherited
-        os.close(inner)
+        os.mkdir(name, 0o700, dir_fd=root)
+        staging = os.open(name, FOLDER_FLAGS, dir_fd=root)
     finally:
-        os.close(handle)
-    return name
+        os.close(root)
+    os.fchmod(staging, 0o700)  # without a set-group bit that it may have inherited
+    fcntl.flock(staging, fcntl.LOCK_EX)
+    return place._replace(staging=name), staging
 
 
-def remove_staging(root: str, name: bytes) -> None:
-    """Staging and whatever a cut restore has left in it: two levels of our own making."""
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def remove_staging(place: Place) -> None:
+    """Staging and whatever is left in it: two levels of our own making."""
+    root = place.open()
     try:
-        staging = os.open(name, FOLDER_FLAGS, dir_fd=handle)
-        for folder in os.listdir(staging):
-            inner = os.open(folder, FOLDER_FLAGS, dir_fd=staging)
-            for file in os.listdir(inner):
-                os.unlink(file, dir_fd=inner)
-            os.close(inner)
-            os.rmdir(folder, dir_fd=staging)
+        staging = os.open(place.staging, FOLDER_FLAGS, dir_fd=root)
+        _empty(staging)
         os.close(staging)
-        os.rmdir(name, dir_fd=handle)
+        os.rmdir(place.staging, dir_fd=root)
     finally:
-        os.close(handle)
+        os.close(root)
+
+
+def remove_leftovers(place: Place) -> None:
+    """What restores have left here that were killed: folders of ours that nobody has locked."""
+    root = place.open()
+    try:
+        for name in map(os.fsencode, os.listdir(root)):
+            if _STAGING_NAME.fullmatch(name):
+                _remove_unlocked(name, root)
+    finally:
+        os.close(root)
+
+
+def _remove_unlocked(name: bytes, root: int) -> None:
+    try:
+        staging = os.open(name, FOLDER_FLAGS, dir_fd=root)
+    except OSError:
+        return
+    try:
+        fcntl.flock(staging, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(staging).st_uid == os.geteuid():
+            _empty(staging)
+            os.rmdir(name, dir_fd=root)
+    except OSError:
+        return  # somebody's own, or in use: then it stays
+    finally:
+        os.close(staging)
+
+
+def _empty(staging: int) -> None:
+    for folder in os.listdir(staging):
+        inner = os.open(folder, FOLDER_FLAGS, dir_fd=staging)
+        for file in os.listdir(inner):
+            os.unlink(file, dir_fd=inner)
+        os.close(inner)
+        os.rmdir(folder, dir_fd=staging)
 
 
 def restored_mode(mode: int, uid: int, gid: int) -> int:

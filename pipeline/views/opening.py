@@ -8,6 +8,7 @@ damaged one, and with ArgumentError where an argument names nothing; that names 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from pipeline.store.state import REBUILD_ADVICE, source_places, translated_error
 
 LOWEST, HIGHEST = b"", b"\xff" * 256
 """Every tree path lies between them."""
+_RUN_DIGITS = 18
+_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
 class Opened(NamedTuple):
@@ -91,7 +94,7 @@ def find_run(opened: Opened, text: str | None) -> int:
     if not complete:
         raise ArgumentError("no run of this backup has been completed yet")
     if text.isascii() and text.isdigit():
-        return _numbered(int(text), known, complete)
+        return _numbered(int(text) if len(text) <= _RUN_DIGITS else -1, text, known, complete)
     moment_ns = _moment_ns(text)
     ended = [run for run in complete if run.ended_ns is not None and run.ended_ns <= moment_ns]
     if not ended:
@@ -103,14 +106,14 @@ def find_run(opened: Opened, text: str | None) -> int:
     return ended[-1].number
 
 
-def _numbered(number: int, known: list[RunRow], complete: list[RunRow]) -> int:
+def _numbered(number: int, text: str, known: list[RunRow], complete: list[RunRow]) -> int:
     if any(run.number == number for run in complete):
         return number
     before = max((run.number for run in complete if run.number < number), default=None)
     after = min((run.number for run in complete if run.number > number), default=None)
     around = " and ".join(str(run) for run in (before, after) if run is not None)
     what = "was not completed" if any(run.number == number for run in known) else "is not known"
-    raise ArgumentError(f"run {number} {what}", f"The nearest completed runs: {around}.")
+    raise ArgumentError(f"run {text[:_RUN_DIGITS]} {what}", f"The nearest completed runs: {around}.")
 
 
 def _moment_ns(text: str) -> int:
@@ -139,10 +142,12 @@ def find_path(opened: Opened, text: str) -> bytes | None:
     """The tree path that an argument means; None for the whole backup.
 
     1. as everything shows it, the source's name first; 2. inside the only source that has it;
-    3. absolute, as it is or was on the disk below a configured source.
+    3. absolute, as it is or was on the disk below a configured source; 4. the same with escapes.
     """
     written = os.fsencode(text)
     components = [name for name in written.split(b"/") if name not in (b"", b".")]
+    if not written:
+        raise ArgumentError("an empty PATH names nothing", "Leave it out, or write `.`, for everything.")
     if not components:
         return None
     if not all(map(treepath.is_name, components)):
@@ -162,9 +167,19 @@ def find_path(opened: Opened, text: str) -> bytes | None:
         raise ArgumentError(
             f"{_shown(text)} is in several sources: {names}", "Write the source's name first."
         )
+    if _ESCAPE.search(text):
+        return find_path(opened, os.fsdecode(_unescaped(text)))
     raise ArgumentError(
         f"there is no {_shown(text)} in this backup, and never was",
         "`python -m pipeline ls` lists what there is.",
+    )
+
+
+def _unescaped(text: str) -> bytes:
+    """A name as the log and `ls` show it, `\\xNN` for what can't be printed, as the bytes that it has."""
+    pieces = _ESCAPE.split(text)  # text and digits in turn
+    return b"".join(
+        bytes.fromhex(piece) if number % 2 else os.fsencode(piece) for number, piece in enumerate(pieces)
     )
 
 

@@ -39,7 +39,14 @@ from pipeline.stages.restorer import (
 )
 from pipeline.stages.setup import ListSetup, RestoreSetup
 from pipeline.store import past
-from pipeline.store.target import Occupied, Target, make_staging, remove_staging
+from pipeline.store.target import (
+    Occupied,
+    Place,
+    Target,
+    make_staging,
+    remove_leftovers,
+    remove_staging,
+)
 from pipeline.views.opening import HIGHEST, Opened, find_path, find_run, open_for_reading
 
 PROGRESS_S = 0.2
@@ -79,7 +86,8 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
             )
             restoring = _Restoring(setup, monitor, expected, parts == (b"",), began_s)
             # In the latest state, a run that is at work or was cut may have left folders half done.
-            restoring.has_pending_folders = run == past.NOW and not past.runs(opened.state)[-1].is_complete
+            last = past.runs(opened.state)[-1:]
+            restoring.has_pending_folders = run == past.NOW and not all(r.is_complete for r in last)
             all_came = restoring.follow(line, stop)
     return restoring.finish(None if run == past.NOW else run, all_came, request.dry_run)
 
@@ -92,7 +100,7 @@ def _parts(opened: Opened, request: Request) -> tuple[bytes, ...]:
     if request.version is not None and (request.at is not None or not request.paths):
         raise ArgumentError("--version needs the path of a file, and can't be used together with --at")
     found = sorted(find_path(opened, text) or b"" for text in request.paths) or [b""]
-    if found[0] == b"":
+    if found[0] == b"" or (len(opened.places) == 1 and found[0] in opened.places):
         return (b"",)
     parts: list[bytes] = []
     for path in found:
@@ -111,6 +119,9 @@ def _refuse_unknown(opened: Opened, run: int, parts: tuple[bytes, ...]) -> None:
         shown = treepath.shown(path)
         moment = "is not in the source now" if run == past.NOW else f"was not there at the end of run {run}"
         advice = f"It was there {when}. `history` tells more." if states else ""
+        deleted = past.deleted_content(opened.state, path)
+        if not states and deleted is not None:
+            advice = f"Its last content is still kept: --version {deleted.number} brings it back."
         raise ArgumentError(f"{shown} {moment}", advice)
 
 
@@ -129,6 +140,9 @@ def _contents(opened: Opened, parts: tuple[bytes, ...], number: int) -> tuple[He
         states = [held for held in past.held_of(opened.state, path) if held.number == number]
         files = [held for held in states if Kind(held.kind).has_content]
         unknown = [v for v in past.versions_of(opened.state, path) if v.number == number and not files]
+        deleted = past.deleted_content(opened.state, path)
+        if not files and deleted is not None and deleted.number == number:
+            files = [deleted]  # no history knows it, as after a rebuild
         if files:
             rows |= {folder.path: folder for folder in _folders_above(opened, files[-1])}
             rows[path] = files[-1]
@@ -160,17 +174,16 @@ def _expected(opened: Opened, run: int, parts: tuple[bytes, ...]) -> tuple[int, 
 
 def _setup(opened: Opened, request: Request, monitor: ReadMonitor, cleanup: ExitStack) -> RestoreSetup:
     target = _target(opened, request)
-    staging = b""
     if target is not None and not request.dry_run:
-        staging = _make_staging(target)
-        cleanup.callback(_remove_staging, target, staging, monitor)
+        target, lock = _make_staging(target, request)
+        cleanup.callback(os.close, lock)
+        cleanup.callback(_remove_staging, target, monitor)
     return RestoreSetup(
         places=opened.places,
         algorithm=opened.algorithm,
         backup_root=str(opened.root),
         state=str(opened.state_path),
         target=target,
-        staging=staging,
         with_names=len(opened.places) > 1,
         overwrite=request.overwrite,
         dry_run=request.dry_run,
@@ -178,7 +191,7 @@ def _setup(opened: Opened, request: Request, monitor: ReadMonitor, cleanup: Exit
     )
 
 
-def _target(opened: Opened, request: Request) -> str | None:
+def _target(opened: Opened, request: Request) -> Place | None:
     """The folder to restore into, resolved once, made where it is missing; None in a dry run without it."""
     try:
         resolved = request.to.resolve()
@@ -190,16 +203,18 @@ def _target(opened: Opened, request: Request) -> str | None:
             if request.dry_run:
                 return None
             resolved.mkdir(mode=0o700, parents=True)
+        found = resolved.stat()
         with os.scandir(resolved) as entries:
             is_empty = next(entries, None) is None
-    except OSError as error:
-        raise RestoreError(f"can't restore into {request.to}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        cause = error.strerror if isinstance(error, OSError) else "its links go round in a circle"
+        raise RestoreError(f"can't restore into {request.to}: {cause}") from error
     if not is_empty and request.overwrite == "never":
         raise RestoreError(
             f"{request.to} is not empty",
             "Nothing was touched. Name a new or empty folder, or say --overwrite if-different (or always).",
         )
-    return str(resolved)
+    return Place(str(resolved), found.st_dev, found.st_ino)
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -209,18 +224,20 @@ def _is_inside(path: Path, root: Path) -> bool:
     return any((found.st_dev, found.st_ino) == identity for found in map(os.stat, existing))
 
 
-def _make_staging(target: str) -> bytes:
+def _make_staging(target: Place, request: Request) -> tuple[Place, int]:
     try:
+        if request.overwrite != "never":
+            remove_leftovers(target)
         return make_staging(target)
     except OSError as error:
-        raise RestoreError(f"can't write into {target}: {error.strerror}") from error
+        raise RestoreError(f"can't write into {target.path}: {error.strerror}") from error
 
 
-def _remove_staging(target: str, staging: bytes, monitor: ReadMonitor) -> None:
+def _remove_staging(target: Place, monitor: ReadMonitor) -> None:
     try:
-        remove_staging(target, staging)
-    except OSError as error:
-        cause = f"{os.fsdecode(staging)} in {target} is left over and can't be removed: {error.strerror}"
+        remove_staging(target)
+    except (OSError, RestoreError) as error:
+        cause = f"{os.fsdecode(target.staging)} in {target.path} is left over and can't be removed: {error}"
         monitor.problem(Problem(Severity.WARNING, None, cause))
 
 
@@ -250,9 +267,7 @@ class _Restoring:
         self._open: list[Held] = []  # the folders on the way, whose content isn't all there yet
         self._target: Target | None = None
         if setup.target is not None and not setup.dry_run:
-            self._target = Target(
-                setup.target, setup.staging, b"parent", setup.overwrite != "never", setup.backup_root
-            )
+            self._target = Target(setup.target, b"parent", setup.overwrite != "never", setup.backup_root)
 
     def follow(self, line: Line, stop: Callable[[], bool]) -> bool:
         """Take the results. Whether all came."""
