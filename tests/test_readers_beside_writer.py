@@ -10,17 +10,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Backup, Result
 from restored import assert_same, keep, restore
 from test_verify import findings, verify
-from trees import Link, Tree, change, grow, remove
+from trees import Link, Tree, change, grow, remove, write_tree
 
 from pipeline.layout import SourcePlace
 from pipeline.model import message
+from pipeline.stages.foreign import ForeignWalk
 from pipeline.stages.restorer import Restorer
-from pipeline.stages.setup import RestoreSetup
+from pipeline.stages.setup import RestoreSetup, VerifySetup
 from pipeline.store.past import read_held
 from pipeline.store.reading import Reader
 from pipeline.store.state import connect_writer
@@ -75,6 +77,24 @@ def test_a_file_that_has_moved_since_it_was_listed(backup: Backup, tmp_path: Pat
     )
     os.umask(before)
     assert (tmp_path / "to/f").read_text() == "the content\n"
+
+
+def test_a_folder_that_goes_before_it_is_entered(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer removes an empty folder between the listing of its name and of its content: no problem."""
+    write_tree(backup.root, {"empty": None, "full": {"mine": "foreign\n"}})
+    items: list[Any] = []
+    setup = VerifySetup({}, "blake3", str(backup.root), "", False)
+    walk = ForeignWalk(setup, lambda batch, *_: items.extend(message.decode_items(batch)))
+    at = walk._contents.folders.at
+
+    def gone_by_then(folder: bytes) -> int:
+        if folder == b"empty":
+            (backup.root / "empty").rmdir()
+        return at(folder)
+
+    monkeypatch.setattr(walk._contents.folders, "at", gone_by_then)
+    walk.walk()
+    assert [item[:2] for item in items if item[0] != message.POSITION] == [[message.STRAY, b"full/mine"]]
 
 
 class Writer(threading.Thread):

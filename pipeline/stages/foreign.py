@@ -7,6 +7,8 @@ remove is not foreign.
 
 from __future__ import annotations
 
+import errno
+
 from pipeline import layout
 from pipeline.model import message
 from pipeline.model.errors import Severity
@@ -37,6 +39,8 @@ class ForeignWalk:
         self._batches.flush()
 
     def _cant_list(self, at: bytes, error: OSError) -> None:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return  # a writer has just removed it, or put something else there
         self._batches.add((message.PROBLEM, at, f"can't be listed: {error.strerror}", Severity.ERROR))
 
     def _is_foreign(self, at: bytes) -> bool:
