@@ -200,7 +200,7 @@ def test_case_4_what_is_foreign_goes_to_quarantine(
     assert (store.root / "a").read_bytes() == b"new"
     assert store.quarantine() == ["1-a"]
     assert (store.quarantine_path / "1-a").lstat().st_ino == inode
-    assert store.causes() == ["a foreign file stood here; moved to .pipeline/quarantine/1-a"]
+    assert store.causes() == ["what stood here was not what was stored; moved to .pipeline/quarantine/1-a"]
 
 
 def test_names_in_quarantine_are_never_used_twice(store: Store) -> None:

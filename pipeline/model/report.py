@@ -82,13 +82,15 @@ class Deed(NamedTuple):
 class Finding(NamedTuple):
     """A stored file that isn't as the state says. what: `rotten`, `missing`, `foreign` or `misplaced`.
 
-    at: its backup path. path: whose content it is or should be, None for a foreign file.
+    at: its backup path. path: whose content it is or should be, None for a foreign file. belongs_at: for a
+    misplaced one, the backup path where it is missing.
     """
 
     what: str
     at: bytes
     path: bytes | None
     cause: str
+    belongs_at: bytes | None = None
 
 
 class ReadSummary(NamedTuple):

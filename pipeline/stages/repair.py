@@ -15,9 +15,9 @@ from pipeline import planner
 from pipeline.model import treepath
 from pipeline.model.plan import Action, Plan, Store
 from pipeline.model.record import Area, Kind, Record, Stat
-from pipeline.planner import Context
 from pipeline.stages import digest
 from pipeline.stages.setup import SourceRoot
+from pipeline.store.files import StoredFiles
 from pipeline.store.folders import FOLDER_FLAGS, Folders, split
 from pipeline.store.journal import Journal
 from pipeline.store.operation import Identity
@@ -31,41 +31,66 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Repair:
-    """staging: its folder's handle. sources: those that can be read now, by name."""
+    """staging: its folder's handle. sources: those that can be read now; why_not: why others can't be."""
 
     def __init__(
-        self, state: State, journal: Journal, staging: int, sources: dict[bytes, SourceRoot], algorithm: str
+        self,
+        state: State,
+        journal: Journal,
+        files: StoredFiles,
+        staging: int,
+        sources: dict[bytes, SourceRoot],
+        why_not: dict[bytes, str],
+        algorithm: str,
     ) -> None:
         self._state = state
         self._journal = journal
+        self._files = files
         self._staging = staging
         self._sources = sources
+        self._why_not = why_not
         self._algorithm = algorithm
         self._new_hasher = digest.hasher(algorithm)
         self._names = (b"r-%x" % number for number in count(1))
 
-    def repair(self, path: bytes) -> tuple[bytes | None, str]:
-        """Where the content is stored again, or None and why it isn't."""
-        record = self._state.record(path)
-        source = self._sources.get(treepath.source_name(path))
+    def repair(self, path: bytes) -> str | None:
+        """Why it can't be repaired; None where it is, or where the stored file is right by now."""
+        record, name = self._state.record(path), treepath.source_name(path)
         if record is None or record.kind != Kind.FILE or not record.is_present or record.digest is None:
-            return None, "the path is no longer a file in the source"
-        if source is None:
-            return None, "its source is not in the configuration"
+            return "the path is no longer a file in the source"
+        if name not in self._sources:
+            return self._why_not.get(name, "its source is not in the configuration")
+        source = self._sources[name]
+        at = planner.stored_at(record, source.place)
+        assert at is not None, "a file with a digest has a place"
+        if self._is_right(at, record):
+            return None
         if self._algorithm in PROVES_NOTHING:
-            return None, f"an equal {self._algorithm} digest is no proof that it is the same content"
+            return f"an equal {self._algorithm} digest is no proof that it is the same content"
         try:
             staged = self._stage(source, record)
         except OSError as error:
-            return None, f"the source can't be read: {error.strerror}"
+            return f"the source can't be read: {error.strerror}"
         if staged is None:
-            return None, "the source no longer has that content"
-        at = planner.stored_at(record, Context(source.place, 0).place)
-        assert at is not None, "a file with a digest has a place"
+            return "the source no longer has that content"
         action = Action.DUPLICATE if record.area == Area.DUPLICATE else Action.BACKUP
         plan = Plan(action, path, "repaired", (Store(at, replaces=False),), record, record, stored_at=at)
         self._journal.execute(plan, staged)
-        return at, ""
+        return None
+
+    def _is_right(self, at: bytes, record: Record) -> bool:
+        """Looked at again, under the lock: a run may have mended it meanwhile."""
+        folder, name = split(at)
+        try:
+            handle = os.open(name, _READ_FLAGS, dir_fd=self._files.folders.at(folder))
+        except OSError:
+            return False
+        try:
+            return self._files.hash_file(handle) == record.digest
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
 
     def _stage(self, source: SourceRoot, record: Record) -> Staged | None:
         """The source's content in staging, None where it isn't the recorded one. Raises its OSErrors."""

@@ -242,6 +242,11 @@ def check_form(connection: Readable) -> None:
         connection.execute(f"PRAGMA {name}").fetchall()[0][0] for name in ("page_count", "page_size")
     )
     if pages * page_bytes <= _LOOKED_THROUGH_BYTES:
-        wrong = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
-        if wrong != "ok":
-            raise DamagedStateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)
+        look_through(connection)
+
+
+def look_through(connection: Readable) -> None:
+    """Every page of a state. Raises DamagedStateError."""
+    wrong = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
+    if wrong != "ok":
+        raise DamagedStateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)

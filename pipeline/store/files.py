@@ -265,7 +265,8 @@ class StoredFiles:
                 system.rename_new(name, aside, from_folder=parent, to_folder=self._quarantine)
             except FileExistsError:
                 continue
-            self._warn(f"a foreign file stood here; moved to .pipeline/quarantine/{os.fsdecode(aside)}", path)
+            kept = f".pipeline/quarantine/{os.fsdecode(aside)}"
+            self._warn(f"what stood here was not what was stored; moved to {kept}", path)
             return
         raise FileExistsError(errno.EEXIST, "quarantine is full", os.fsdecode(path))
 

@@ -84,4 +84,10 @@ for command in (cli_reading.restore, cli_reading.verify, cli_reading.rebuild, *c
 
 def main() -> None:
     """Entry point; ends the process with the command's exit code."""
-    app(prog_name=_PROGRAM)
+    try:
+        sys.exit(app(prog_name=_PROGRAM, standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:  # Ctrl-C before a command has its own way with it
+        sys.exit(130)

@@ -29,7 +29,7 @@ def watched(
     from pipeline.ui.signals import stop_on_signals
     from pipeline.ui.terminal import Detail
 
-    out, deeds = standard_output(), shown.verbose or dry_run
+    out, deeds = standard_output(), shown.verbose or (dry_run and not shown.quiet)
     if shown.json:
         return _as_json(command, file, settings, dry_run, work, ReadJson(out, deeds))
     monitor = ReadLines(out, standard_error(), Detail(deeds, shown.quiet, out.is_terminal))
@@ -50,7 +50,8 @@ def _as_json(
     began_s = time.monotonic()
 
     def end(status: str) -> None:
-        monitor.finished(ReadSummary(command, None, status, {}, time.monotonic() - began_s, dry_run))
+        told = monitor.summary or ReadSummary(command, None, status, {}, 0, dry_run)
+        monitor.finished(told._replace(status=status, seconds=time.monotonic() - began_s))
 
     try:
         config = configuration.load(file, settings)

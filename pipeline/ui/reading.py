@@ -15,6 +15,7 @@ import orjson
 from pipeline.model import treepath
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.report import Deed, Finding, Progress, ReadSummary
+from pipeline.model.treepath import json_fields
 from pipeline.ui.figures import Pace, amount, duration_text, size_text
 from pipeline.ui.jsonlines import action_line, lossy, problem_fields, status_line
 from pipeline.ui.lines import one_line, problem_line
@@ -120,7 +121,8 @@ class ReadJson:
     def found(self, finding: Finding) -> None:
         self._errors += 1
         problem = Problem(Severity.ERROR, finding.path, finding.cause, finding.at)
-        self._print(problem_fields(problem) | {"what": finding.what})
+        belongs = {} if finding.belongs_at is None else json_fields("belongs_at", finding.belongs_at)
+        self._print(problem_fields(problem) | {"what": finding.what} | belongs)
 
     def problem(self, problem: Problem) -> None:
         self._errors += problem.severity is Severity.ERROR
@@ -160,6 +162,9 @@ def headline(summary: ReadSummary) -> str:
         return "Interrupted. What was done until then is whole."
     if summary.status == "failed":
         return "Failed."
+    findings = ("rotten", "missing", "foreign", "misplaced", "errors")
+    if summary.command == "verify" and not any(summary.figures.get(name) for name in findings):
+        return _HEADLINES["verify", "ok"]  # warnings are about something else than what is stored
     if summary.dry_run:
         but = ", but for what is named above" if summary.status == "warnings" else ""
         done = {"restore": "restored", "rebuild": "known"}[summary.command]

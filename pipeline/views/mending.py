@@ -6,15 +6,17 @@ and the journal. Fails with LockedError, BackupSideError, StateError.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 
 from pipeline import sources
 from pipeline.config import Config
 from pipeline.model.errors import PipelineError, Problem, Severity
+from pipeline.model.plan import Plan
 from pipeline.model.report import Deed, ReadMonitor
 from pipeline.stages import digest
 from pipeline.stages.recovery import recover
@@ -27,44 +29,38 @@ from pipeline.store.staging import Staging
 from pipeline.store.system import boot_id
 
 
-def mend(config: Config, paths: list[bytes], monitor: ReadMonitor) -> Counter[str]:
-    """First recovery, then each rotten or missing file. Returns how many `repaired`, `warnings`, `errors`."""
-    figures: Counter[str] = Counter()
+def mend(config: Config, paths: Iterable[bytes], monitor: ReadMonitor, figures: Counter[str]) -> None:
+    """First recovery, then each rotten or missing file. figures: counts what is repaired and told."""
 
     def tell(event: Event) -> None:
         if isinstance(event, Problem):
             figures["warnings" if event.severity is Severity.WARNING else "errors"] += 1
             monitor.problem(event)
+        elif isinstance(event, Plan):
+            figures["repaired"] += 1
+            monitor.did(Deed("REPAIR", event.path, "stored again from the source", event.stored_at))
 
-    if not paths:
-        return figures
     with open_backup(config.backup_root, time.time_ns()) as backup, ExitStack() as cleanup:
-        journal, problems = _journal(backup, config, tell, cleanup)
+        journal, files, problems = _journal(backup, config, tell, cleanup)
         for problem in problems:
             tell(problem)
+        found, why_not = _sources(config, backup)
         repair = Repair(
-            backup.state, journal, _handle(backup.staging_handle), _sources(config, backup),
+            backup.state, journal, files, _handle(backup.staging_handle), found, why_not,
             str(backup.state.setting("hash_algorithm")),
         )  # fmt: skip
-        repaired: list[Deed] = []
         for path in paths:
-            at, why_not = repair.repair(path)
-            if at is None:
-                tell(Problem(Severity.ERROR, path, f"can't be repaired: {why_not}"))
-            else:
-                repaired.append(Deed("REPAIR", path, "stored again from the source", at))
+            cause = repair.repair(path)
+            if cause is not None:
+                tell(Problem(Severity.ERROR, path, f"can't be repaired: {cause}"))
         journal.close_group()
         journal.settle()
         backup.state.commit()
-        for deed in repaired:
-            figures["repaired"] += 1
-            monitor.did(deed)
-    return figures
 
 
 def _journal(
     backup: Backup, config: Config, tell: Callable[[Event], None], cleanup: ExitStack
-) -> tuple[Journal, list[Problem]]:
+) -> tuple[Journal, StoredFiles, list[Problem]]:
     """A journal on a recovered backup, and what the recovery had to say."""
     algorithm = str(backup.state.setting("hash_algorithm"))
     root, staging_handle = _handle(backup.root_handle), _handle(backup.staging_handle)
@@ -74,9 +70,8 @@ def _journal(
     staging, barrier = Staging(staging_handle, files.folders), Barrier(root)
     problems = recover(backup.state, files, staging, barrier, boot_id())
     last = backup.state.last_run()
-    return Journal(
-        backup.state, staging, files, barrier, last[0] if last else 0, tell, False, False
-    ), problems
+    run = last[0] if last is not None else 0
+    return Journal(backup.state, staging, files, barrier, run, tell, False, False), files, problems
 
 
 def _handle(handle: int | None) -> int:
@@ -84,15 +79,15 @@ def _handle(handle: int | None) -> int:
     return handle
 
 
-def _sources(config: Config, backup: Backup) -> dict[bytes, SourceRoot]:
-    """The configured sources that can be read now and that this backup knows."""
-    places = backup.state.places()
-    found = {}
+def _sources(config: Config, backup: Backup) -> tuple[dict[bytes, SourceRoot], dict[bytes, str]]:
+    """The configured sources that this backup knows, and why some of them can't be read now."""
+    places, found, why_not = backup.state.places(), {}, {}
     for source in config.sources:
         try:
             resolved = sources.resolve_one(source)
-        except PipelineError:
-            continue  # each of its files is told as one that can't be repaired
+        except PipelineError as error:
+            why_not[os.fsencode(source.name)] = error.cause
+            continue
         if resolved.name in places:
             found[resolved.name] = SourceRoot(places[resolved.name], resolved.path)
-    return found
+    return found, why_not

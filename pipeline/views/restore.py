@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from pipeline.config import Config
 from pipeline.model import message, treepath
-from pipeline.model.errors import ArgumentError, Problem, RestoreError, Severity
+from pipeline.model.errors import ArgumentError, PipelineError, Problem, RestoreError, Severity
 from pipeline.model.message import Results
 from pipeline.model.record import PENDING_MODE, Held, Kind
 from pipeline.model.report import Deed, Progress, ReadMonitor, ReadSummary
@@ -88,8 +88,12 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
             # In the latest state, a run that is at work or was cut may have left folders half done.
             last = past.runs(opened.state)[-1:]
             restoring.has_pending_folders = run == past.NOW and not all(r.is_complete for r in last)
-            all_came = restoring.follow(line, stop)
-    return restoring.finish(None if run == past.NOW else run, all_came, request.dry_run)
+            try:
+                all_came = restoring.follow(line, stop)
+            except PipelineError:
+                restoring.fail()
+                raise
+    return restoring.finish(None if run == past.NOW else run, all_came)
 
 
 # -- what is meant ----------------------------------------------------------------------------------------
@@ -334,16 +338,23 @@ class _Restoring:
             Progress(files, self._tried, files, bytes_done, size_bytes, done, elapsed_s, "restoring")
         )
 
-    def finish(self, run: int | None, all_came: bool, dry_run: bool) -> ReadSummary:
+    def fail(self) -> None:
+        """What was done until then is told all the same."""
+        self._end("failed", None)
+
+    def finish(self, run: int | None, all_came: bool) -> ReadSummary:
         """After staging was removed, which still changed the time of the folder that was restored into."""
         if all_came:
             self._leave(b"")
         done = "warnings" if self._figures["errors"] else "ok"
-        status = done if all_came else "interrupted"
+        return self._end(done if all_came else "interrupted", run)
+
+    def _end(self, status: str, run: int | None) -> ReadSummary:
         names = {"files": RESTORED, "links": LINKS, "already_there": ALREADY, "folders": "folders"}
         names |= {"specials": SPECIALS, "errors": "errors", "bytes_read": "bytes_read"}
         figures = {name: self._figures[key] for name, key in names.items()}
         figures["bytes_written"] = self._figures["bytes_written"]
-        summary = ReadSummary("restore", run, status, figures, time.monotonic() - self._began_s, dry_run)
+        elapsed_s = time.monotonic() - self._began_s
+        summary = ReadSummary("restore", run, status, figures, elapsed_s, self._setup.dry_run)
         self._monitor.finished(summary)
         return summary

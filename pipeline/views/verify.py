@@ -22,7 +22,7 @@ import msgspec
 
 from pipeline.config import Config
 from pipeline.model import message
-from pipeline.model.errors import Problem, Severity
+from pipeline.model.errors import PipelineError, Problem, Severity
 from pipeline.model.message import Results
 from pipeline.model.report import Deed, Finding, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
@@ -33,6 +33,7 @@ from pipeline.stages.lister import StoredLister
 from pipeline.stages.setup import StoredSetup, VerifySetup
 from pipeline.stages.verifier import FOREIGN, MISPLACED, MISSING, ROTTEN, Verifier
 from pipeline.store import past
+from pipeline.store.backup import look_through
 from pipeline.store.scratch import Moves
 from pipeline.store.spool import PathSpool
 from pipeline.views.mending import mend
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 PROGRESS_S = 0.2
 _FOREIGN_WORDS = "nothing in the state names it"
+_OUT_OF_TIME = (
+    "out of time: not everything was looked through for foreign files",
+    "out of time: the next call goes on from here",
+)
 
 
 class Request(NamedTuple):
@@ -63,10 +68,16 @@ def verify(config: Config, request: Request, monitor: ReadMonitor, stop: Callabl
     began_s = time.monotonic()
     context = start_fork_server(*VERIFYING)
     with open_for_reading(config) as opened, ExitStack() as cleanup:
+        if not request.is_partial:
+            look_through(opened.state)
         verifying = _Verifying(opened, request, monitor, stop, began_s, cleanup)
         status = verifying.execute(context)
-    if request.repair and status != "interrupted":
-        verifying.figures += mend(config, list(verifying.repairable), monitor)
+    if request.repair and verifying.has_repairable and status != "interrupted":
+        try:
+            mend(config, verifying.repairable, monitor, verifying.figures)
+        except PipelineError:
+            verifying.finish("failed")  # what was found is told all the same
+            raise
     return verifying.finish(status)
 
 
@@ -96,6 +107,7 @@ class _Verifying:
         # What is missing and what is foreign may be one and the same, so both wait for the end.
         self._pairs = Moves()
         self._missing, self._foreign, self.repairable = PathSpool(None), PathSpool(None), PathSpool(None)
+        self.has_repairable, self._not_repairable = False, 0
         for closing in (self._pairs, self._missing, self._foreign):
             cleanup.callback(closing.close)
 
@@ -121,6 +133,8 @@ class _Verifying:
                 ending = self._follow(line, take, limit_s)
             if ending == "stopped":
                 break
+            if ending is not None:
+                self._monitor.note(_OUT_OF_TIME[take == self._take_stored])
         self._tell_missing_and_foreign()
         if self._request.is_partial:
             self._keep_position()
@@ -155,7 +169,7 @@ class _Verifying:
                     self._pairs.came(content, size, at)
                 self._foreign.add(at)
             elif item[0] == message.PROBLEM:
-                self._problem(item[1], item[2])
+                self._problem(None, item[2], item[1])
 
     def _take_stored(self, results: Results) -> None:
         self.figures["bytes_read"] += results.bytes_read
@@ -176,6 +190,9 @@ class _Verifying:
     ) -> None:
         if mendable:
             self.repairable.add(path)
+            self.has_repairable = True
+        else:
+            self._not_repairable += 1
         if what == MISSING:
             if content is not None:
                 self._pairs.went(content, size, at)
@@ -196,16 +213,16 @@ class _Verifying:
             if origin is None:
                 self._found(Finding(FOREIGN, at, None, _FOREIGN_WORDS))
             else:
-                belongs = os.fsdecode(origin)
-                self._found(Finding(MISPLACED, at, None, f"it belongs to {belongs}, where it is missing"))
+                cause = f"it belongs to {os.fsdecode(origin)}, where it is missing"
+                self._found(Finding(MISPLACED, at, None, cause, origin))
 
     def _found(self, finding: Finding) -> None:
         self.figures[finding.what] += 1
         self._monitor.found(finding)
 
-    def _problem(self, path: bytes | None, cause: str) -> None:
+    def _problem(self, path: bytes | None, cause: str, at: bytes | None = None) -> None:
         self.figures["errors"] += 1
-        self._monitor.problem(Problem(Severity.ERROR, path, cause))
+        self._monitor.problem(Problem(Severity.ERROR, path, cause, at))
 
     # -- where it ended -----------------------------------------------------------------------------------
 
@@ -229,6 +246,11 @@ class _Verifying:
         )
 
     def finish(self, status: str) -> ReadSummary:
+        self.repairable.close()
+        if self._request.repair and self._not_repairable:
+            self._monitor.note(
+                f"{self._not_repairable} more can't come from a source: versions, deleted files, links"
+            )
         names = ("files", "links", ROTTEN, MISSING, FOREIGN, MISPLACED, "repaired", "warnings", "errors")
         figures = {name: self.figures[name] for name in (*names, "bytes_read")}
         figures["stored"] = self._total
