@@ -36,6 +36,7 @@ from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.store.backup import Backup, open_backup, open_scratch
 from pipeline.store.files import StoredFiles
 from pipeline.store.journal import Barrier, Event, Journal
+from pipeline.store.places import write_note
 from pipeline.store.spool import PathSpool
 from pipeline.store.staging import Staging
 from pipeline.store.system import backup_side_errors, boot_id
@@ -96,6 +97,9 @@ class _Run:
         self._guard_files = int(self._state.setting("guard_files") or self._known[0])
         number = self._state.begin_run(self._started_ns, self._config.durability, self._boot)
         self._state.commit()  # a cut run keeps its number
+        if not self._dry_run:
+            with backup_side_errors():
+                write_note(self._backup.state_path.parent, self._state.sources())
         try:
             self._monitor.started(RunInfo(number, self._started_ns, self._dry_run))
             for problem in problems:

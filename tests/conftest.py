@@ -11,7 +11,6 @@ import pytest
 from harness import Backup
 from with_past import make_past
 
-
 IN_MEMORY = Path("/dev/shm")
 # A backup syncs all the time, and most tests are about something else than the disk under it.
 if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > 4 << 30:

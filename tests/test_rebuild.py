@@ -259,6 +259,10 @@ def test_a_path_that_is_stored_twice(lived: Backup) -> None:
     assert (lived.root / "_deleted/two").read_text() == "and another"
 
 
+def lose_note(backup: Backup) -> None:
+    (backup.root / ".pipeline/sources.json").unlink()
+
+
 @pytest.mark.parametrize("order", ["together", "one after the other"])
 def test_several_sources_find_their_places(tmp_path: Path, order: str) -> None:
     """Where each source lies is read off the backup: in folders, or the first one at the root."""
@@ -273,6 +277,7 @@ def test_several_sources_find_their_places(tmp_path: Path, order: str) -> None:
     backup.run()
     before = backup.names()
     lose_state(backup)
+    lose_note(backup)
     backup.call("rebuild")
     assert_nothing_new(backup)
     assert backup.names() == before
@@ -287,9 +292,56 @@ def test_a_source_that_is_no_longer_configured_keeps_its_place(tmp_path: Path) -
     backup.sources = ["docs"]
     backup.write_config()
     lose_state(backup)
+    lose_note(backup)
     backup.call("rebuild")
     assert_nothing_new(backup)
     assert backup.entry("music/song")["stored_at"] == "music/song"
+
+
+def test_sources_that_are_away(tmp_path: Path) -> None:
+    """A lost machine is when this is needed: the note says where its sources lay. Without it, nothing is
+    guessed that could make the next run move what is stored."""
+    backup = Backup(tmp_path)
+    backup.write({"docs/file": "a source with one folder of its own name"})
+    backup.run()
+    before = backup.names()
+    lose_state(backup)
+    backup.source.rename(tmp_path / "away")
+    backup.call("rebuild")
+    (tmp_path / "away").rename(backup.source)
+    assert_nothing_new(backup)
+    assert backup.names() == before
+    lose_state(backup)
+    lose_note(backup)
+    backup.source.rename(tmp_path / "away")
+    assert "docs" in backup.call("rebuild", expect=1).stderr
+    assert backup.names() == before
+
+
+def test_sources_with_reserved_names(tmp_path: Path) -> None:
+    """A source may be called like one of the areas; its folder at the top is escaped then."""
+    backup = Backup(tmp_path, sources=["versions", "_deleted"])
+    write_tree(tmp_path, {"versions/one": "1", "_deleted/two": "2"})
+    backup.run()
+    write_tree(tmp_path, {"versions/one": "changed"})
+    backup.run()
+    before = backup.names()
+    lose_state(backup)
+    lose_note(backup)
+    backup.call("rebuild")
+    assert_nothing_new(backup)
+    assert backup.names() == before
+
+
+def test_what_was_deleted_comes_back(lived: Backup) -> None:
+    """A path of which only `_deleted/` knows is restored by its number, and the way there is said."""
+    lose_state(lived)
+    lived.call("rebuild")
+    to = lived.base / "to"
+    result = lived.call("restore", "gone/deep/file", "--to", str(to), expect=2)
+    assert "--version 1" in result.stderr
+    lived.call("restore", "gone/deep/file", "--to", str(to), "--version", "1")
+    assert (to / "gone/deep/file").read_text() == "gone"
 
 
 def test_killed_while_it_rebuilds(tmp_path: Path) -> None:

@@ -1,28 +1,41 @@
-"""Where the sources of a backup lie, when no state tells: read off the backup and the sources.
+"""Where the sources of a backup lie, when no state tells: from the note beside it, or from their likeness.
 
-In: a configuration, the names at the top of a backup. Out: for each source whether it lies at the root.
-Guarantees: at most one lies at the root; every other folder at the top is then taken for a folder of that
-one, or else for a source that is no longer configured. Nothing is written.
+In: a configuration, a backup. Out: for each source whether it lies at the root. Guarantees: at most one lies
+at the root; every other folder at the top is then taken for a folder of that one, or else for a source that
+is no longer configured. Nothing is written. Fails with StateError where it would have to guess without a
+source to look at.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline import layout
 from pipeline.config import Config
-from pipeline.layout import RESERVED_TOP
+from pipeline.layout import ESCAPED, RESERVED_TOP, SourcePlace
+from pipeline.model.errors import StateError
+from pipeline.model.record import Area
+from pipeline.store.places import read_note
 
 
-def places_of(config: Config, root: Path) -> dict[bytes, bool]:
-    """A source lies where more of its names are found again: at the root, or in a folder with its name."""
-    top = _names(root) - RESERVED_TOP
-    folders = {name for name in top if (root / os.fsdecode(name)).is_dir()}
+def places_of(config: Config, root: Path, own: Path) -> dict[bytes, bool]:
+    """What the note says; else a source lies where more of its names are found again: at the root, or in a
+    folder with its name."""
+    noted = read_note(own)
+    if noted is not None:
+        return noted
+    top = (_names(root) - RESERVED_TOP) | _names(root / os.fsdecode(ESCAPED))
+    folders = {name for name in top if _folder(root, name).is_dir()}
     likeness: dict[bytes, int] = {}
     for source in config.sources:
         name, inside = os.fsencode(source.name), _names(source.path)
-        in_folder = len(inside & _names(root / os.fsdecode(name))) if name in folders else 0
+        if not inside and (name in folders or len(config.sources) > 1):
+            raise StateError(
+                f"can't tell where source {source.name} lies in the backup: {source.path} has nothing in it",
+                "Mount it, or copy something back into it (`cp` from the backup will do), then rebuild.",
+            )
+        in_folder = len(inside & _names(_folder(root, name))) if name in folders else 0
         likeness[name] = len(inside & top) - in_folder
     at_root = _at_root(likeness, folders, top)
     if at_root is None:
@@ -48,10 +61,13 @@ def _at_root(likeness: dict[bytes, int], folders: set[bytes], top: frozenset[byt
     return homeless[0] if len(homeless) == 1 and top - set(likeness) else None
 
 
+def _folder(root: Path, name: bytes) -> Path:
+    """Where a source of that name lies, if not at the root."""
+    return root / os.fsdecode(layout.stored(SourcePlace(name, False), b"", Area.LIVE))
+
+
 def _names(folder: Path) -> frozenset[bytes]:
-    names: Iterable[str]
     try:
-        names = os.listdir(folder)
+        return frozenset(map(os.fsencode, os.listdir(folder)))
     except OSError:
-        names = ()
-    return frozenset(map(os.fsencode, names))
+        return frozenset()

@@ -92,7 +92,7 @@ class _Rebuilding:
 
     def begin(self, started_ns: int) -> int:
         """The sources and their places, and the number of this run."""
-        found = places_of(self._config, self._tree.root)
+        found = places_of(self._config, self._tree.root, self._tree.own)
         self._places = tuple(source_places(found.items()).values())
         self._state.add_sources(found)
         self._run = self._state.begin_run(started_ns, boot_id())
