@@ -26,7 +26,7 @@ from pipeline.stages.setup import RestoreSetup, VerifySetup
 from pipeline.store.past import read_held
 from pipeline.store.reading import Reader
 from pipeline.store.state import connect_writer
-from pipeline.store.target import make_staging
+from pipeline.store.target import Place, make_staging
 
 ROUNDS = [5, pytest.param(60, marks=pytest.mark.slow)]
 
@@ -67,32 +67,40 @@ def test_a_file_that_has_moved_since_it_was_listed(backup: Backup, tmp_path: Pat
     backup.write(new[then])
     backup.run()
     (tmp_path / "to").mkdir()
-    staging = make_staging(str(tmp_path / "to"))
+    found = (tmp_path / "to").stat()
+    target, lock = make_staging(Place(str(tmp_path / "to"), found.st_dev, found.st_ino))
     places = {b"docs": SourcePlace(b"docs", True)}
-    setup = RestoreSetup(places, "blake3", str(backup.root), str(state), str(tmp_path / "to"), staging, False,
-                         "never", False, False)  # fmt: skip
+    setup = RestoreSetup(places, "blake3", str(backup.root), str(state), target, False, "never", False, False)
     before = os.umask(0)
     Restorer(setup, 1, lambda _: None).process(
         message.encode([(message.INSIDE, b"docs"), (message.FILE, b"f", held[1:])])
     )
     os.umask(before)
+    os.close(lock)
     assert (tmp_path / "to/f").read_text() == "the content\n"
 
 
-def test_a_folder_that_goes_before_it_is_entered(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer removes an empty folder between the listing of its name and of its content: no problem."""
-    write_tree(backup.root, {"empty": None, "full": {"mine": "foreign\n"}})
+@pytest.mark.parametrize("then", ["gone", "a folder"])
+def test_what_changes_between_its_listing_and_a_look(
+    backup: Backup, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """A writer removes a folder before it is entered, or makes one where a file was listed: nothing foreign,
+    and no problem."""
+    write_tree(backup.root, {"empty": None, "full": {"mine": "foreign\n"}, "later": "a file\n"})
     items: list[Any] = []
     setup = VerifySetup({}, "blake3", str(backup.root), "", False)
     walk = ForeignWalk(setup, lambda batch, *_: items.extend(message.decode_items(batch)))
     at = walk._contents.folders.at
 
-    def gone_by_then(folder: bytes) -> int:
+    def changed_by_then(folder: bytes) -> int:
         if folder == b"empty":
-            (backup.root / "empty").rmdir()
+            remove(backup.root / "later")
+            remove(backup.root / "empty")
+            if then == "a folder":
+                (backup.root / "later").mkdir()
         return at(folder)
 
-    monkeypatch.setattr(walk._contents.folders, "at", gone_by_then)
+    monkeypatch.setattr(walk._contents.folders, "at", changed_by_then)
     walk.walk()
     assert [item[:2] for item in items if item[0] != message.POSITION] == [[message.STRAY, b"full/mine"]]
 

@@ -8,6 +8,7 @@ remove is not foreign.
 from __future__ import annotations
 
 import errno
+import stat
 
 from pipeline import layout
 from pipeline.model import message
@@ -44,12 +45,13 @@ class ForeignWalk:
         self._batches.add((message.PROBLEM, at, f"can't be listed: {error.strerror}", Severity.ERROR))
 
     def _is_foreign(self, at: bytes) -> bool:
-        """Asked twice, because a writer may have moved it between the two."""
+        """Asked twice, because a writer may have moved it between the two, or made a folder in its place."""
         parsed = layout.parse(at, self._places)
         if parsed is not None and self._contents.is_claimed(at, parsed):
             return False
         try:
-            self._contents.stat(at)
+            if stat.S_ISDIR(self._contents.stat(at).st_mode):
+                return False
         except OSError:
             return False
         return parsed is None or not self._contents.is_claimed(at, parsed)
