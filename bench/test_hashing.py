@@ -1,4 +1,4 @@
-"""Hashing throughput of one worker, through the worker's own code: `pytest bench --benchmark-only`.
+"""Hashing throughput of one worker, through the worker's own code: `pytest bench -n 0 --benchmark-only`.
 
 Each case reads a tree of one file size with nothing known about it, so every byte is read and hashed, and
 nothing is staged. Throughput is size divided by the time that pytest-benchmark prints (`extra_info` has it).

@@ -232,4 +232,4 @@ def test_a_few_sequences() -> None:
 
 @pytest.mark.slow
 def test_many_sequences() -> None:
-    run_machine(examples=100, steps=40)
+    run_machine(examples=25, steps=25)
