@@ -193,7 +193,7 @@ class _Run:
             check_stored=self._looks_at_stored,
             report_unchanged=self._monitor.wants_skips,
         )
-        workers = config.workers.count or len(os.sched_getaffinity(0))
+        workers = config.workers.processes
         return Line(context, Station(Scanner, scan), Station(Hasher, hashing), workers)
 
     def _journal(self, number: int) -> Journal:

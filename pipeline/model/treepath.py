@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from base64 import b64encode
+from collections.abc import Iterator
 
 SEPARATOR = b"\0"
 _LINE_BREAKERS = {"Cc", "Zl", "Zp", "Cs"}
@@ -43,6 +44,17 @@ def with_slashes(path: bytes) -> bytes:
 def below(path: bytes) -> tuple[bytes, bytes]:
     """The open range that holds exactly what lies below `path`: low < x < high."""
     return path + b"\0", path + b"\1"
+
+
+HIGHEST = b"\xff" * 256
+"""Greater than any tree path."""
+
+
+def parents(path: bytes) -> Iterator[bytes]:
+    """The folders that a path lies in, from its source down."""
+    components = path.split(SEPARATOR)
+    for depth in range(1, len(components)):
+        yield SEPARATOR.join(components[:depth])
 
 
 def is_below(path: bytes, folder: bytes) -> bool:

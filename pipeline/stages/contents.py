@@ -19,11 +19,10 @@ from pipeline.layout import OWN_FOLDER, Parsed, SourcePlace
 from pipeline.model import treepath
 from pipeline.model.record import Area, Held, Kind, VersionStatus
 from pipeline.store import operation
-from pipeline.store.folders import FOLDER_FLAGS, Folders, split
+from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
 from pipeline.store.operation import MakePrivate, Mark, Place, Remove
 from pipeline.store.reading import Reader, Row
 
-READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 T = TypeVar("T")
 _STAGING = OWN_FOLDER + b"/staging/"
 _LOOKS = 8

@@ -32,11 +32,18 @@ def hasher(algorithm: str) -> NewHasher:
     return cast(NewHasher, blake3.blake3)
 
 
-def of_file(handle: int, new_hasher: NewHasher, buffer: bytearray | None = None) -> bytes:
-    """The digest of an open file from its start. Raises OSError."""
+def of_file(
+    handle: int,
+    new_hasher: NewHasher,
+    buffer: bytearray | None = None,
+    has_read: Callable[[int], None] | None = None,
+) -> bytes:
+    """The digest of an open file from its start. has_read: told the bytes of each read. Raises OSError."""
     buffer = bytearray(READ_BYTES) if buffer is None else buffer
     view, state, offset = memoryview(buffer), new_hasher(), 0
     while count := os.preadv(handle, [buffer], offset):
         state.update(view[:count])
         offset += count
+        if has_read is not None:
+            has_read(count)
     return state.digest()

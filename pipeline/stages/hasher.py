@@ -25,12 +25,11 @@ from pipeline.model.record import Area, Kind, Record, Stat
 from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO, VANISHED, Batch, Source
 from pipeline.stages.setup import HashSetup
-from pipeline.store.folders import Folders
+from pipeline.store.folders import READ_FLAGS, Folders
 from pipeline.store.staging import Expected, StagingFile, damage_of, permissions
 
 RACY_NS = 2_000_000_000
 ATTEMPTS = 3
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class BackupSideFailed(Exception):
@@ -119,7 +118,7 @@ class Hasher:
             if self._by_stat and row is not None and self._has_same_stat(folder, name, row, batch):
                 batch.is_unchanged(name)
                 return
-            handle = os.open(name, _READ_FLAGS, dir_fd=folder)
+            handle = os.open(name, READ_FLAGS, dir_fd=folder)
         except OSError as error:
             batch.not_readable(name, error)
             return

@@ -22,7 +22,6 @@ from pipeline.store.soundness import Soundness
 from pipeline.store.state import translated_errors
 
 _POSITION_EVERY = 200
-_LAST = b"\xff" * 256
 _FILE, _LINK, _FOLDER = int(Kind.FILE), int(Kind.LINK), int(Kind.FOLDER)
 
 
@@ -66,14 +65,14 @@ class Lister(_StateWalk):
     def _wanted(self) -> Iterator[Held]:
         listed: set[bytes] = set()
         for part in self._setup.parts:
-            for folder in _folders_above(part):
+            for folder in treepath.parents(part):
                 if folder not in listed:
                     listed.add(folder)
                     yield from self._at(folder)
             if part:
                 yield from self._range(part, part + b"\1", with_low=True)
             else:
-                yield from self._range(b"", _LAST)
+                yield from self._range(b"", treepath.HIGHEST)
 
     def _at(self, path: bytes) -> Iterable[Held]:
         return self._range(path, path + b"\0", with_low=True)
@@ -128,9 +127,3 @@ class StoredLister(_StateWalk):
                 self._unmarked = self._unmarked_bytes = 0
         self._batches.add((message.POSITION, last))
         return True
-
-
-def _folders_above(path: bytes) -> Iterator[bytes]:
-    components = path.split(treepath.SEPARATOR)
-    for depth in range(1, len(components)):
-        yield treepath.SEPARATOR.join(components[:depth])

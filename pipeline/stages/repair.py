@@ -18,7 +18,7 @@ from pipeline.model.record import Area, Kind, Record, Stat
 from pipeline.stages import digest
 from pipeline.stages.setup import SourceRoot
 from pipeline.store.files import StoredFiles
-from pipeline.store.folders import FOLDER_FLAGS, Folders, split
+from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
 from pipeline.store.journal import Journal
 from pipeline.store.operation import Identity
 from pipeline.store.staging import Staged, StagingFile, permissions
@@ -27,7 +27,6 @@ from pipeline.store.system import backup_side_errors
 
 PROVES_NOTHING = frozenset({"xxh3_128"})
 """Hashes that are no proof against somebody who wants two contents to be taken for one."""
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Repair:
@@ -82,7 +81,7 @@ class Repair:
         """Looked at again, under the lock: a run may have mended it meanwhile."""
         folder, name = split(at)
         try:
-            handle = os.open(name, _READ_FLAGS, dir_fd=self._files.folders.at(folder))
+            handle = os.open(name, READ_FLAGS, dir_fd=self._files.folders.at(folder))
         except OSError:
             return False
         try:
@@ -98,7 +97,7 @@ class Repair:
         folders = Folders(root)
         try:
             folder, name = split(treepath.relative(record.path))
-            handle = os.open(name, _READ_FLAGS, dir_fd=folders.at(folder))
+            handle = os.open(name, READ_FLAGS, dir_fd=folders.at(folder))
             try:
                 return self._copy(handle, record)
             finally:

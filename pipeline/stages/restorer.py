@@ -21,9 +21,9 @@ from pipeline.model.errors import Severity
 from pipeline.model.record import Area, Held, Kind, Stat
 from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO
-from pipeline.stages.contents import READ_FLAGS, Contents, gone_words
+from pipeline.stages.contents import Contents, gone_words
 from pipeline.stages.setup import RestoreSetup
-from pipeline.store.folders import Folders
+from pipeline.store.folders import READ_FLAGS, Folders
 from pipeline.store.target import Metadata, Occupied, Target, restored_mode
 
 RESTORED, LINKS, ALREADY, SPECIALS = "restored", "links", "already there", "specials"

@@ -20,9 +20,8 @@ from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.batches import Batches, Send
 from pipeline.stages.setup import TreeSetup
-from pipeline.store.folders import FOLDER_FLAGS, Folders, split
+from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
 
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CantList = Callable[[bytes, OSError], None]
 
 
@@ -106,7 +105,7 @@ class TreeReader:
         if kind == Kind.LINK:
             target = os.readlink(name, dir_fd=parent)
         elif kind == Kind.FILE:
-            handle = os.open(name, _READ_FLAGS, dir_fd=parent)
+            handle = os.open(name, READ_FLAGS, dir_fd=parent)
             try:
                 content, found = self._hash(handle), os.fstat(handle)
             finally:
@@ -114,13 +113,12 @@ class TreeReader:
         return message.STORED, at, kind, Stat.of(found), content, target
 
     def _hash(self, handle: int) -> bytes:
-        state, view = self._new_hasher(), memoryview(self._buffer)
-        while count := os.readv(handle, [self._buffer]):
-            state.update(view[:count])
-            self._bytes_read += count
-            if count == digest.READ_BYTES:
-                self._alive(count)
-        return state.digest()
+        return digest.of_file(handle, self._new_hasher, self._buffer, self._has_read)
+
+    def _has_read(self, size_bytes: int) -> None:
+        self._bytes_read += size_bytes
+        if size_bytes == digest.READ_BYTES:
+            self._alive(size_bytes)
 
 
 def _kind(mode: int) -> Kind:

@@ -37,7 +37,6 @@ class Verifier:
         self._report = setup.report
         self._new_hasher = digest.hasher(setup.algorithm)
         self._buffer = bytearray(digest.READ_BYTES)
-        self._view = memoryview(self._buffer)
         self._alive = alive
         self._inside = b""
         self._bytes_read = 0
@@ -123,13 +122,12 @@ class Verifier:
             self._wrong(MISSING, at, held.path, "it is not there", held)
 
     def _digest(self, handle: int) -> bytes:
-        state = self._new_hasher()
-        while count := os.readv(handle, [self._buffer]):
-            state.update(self._view[:count])
-            self._bytes_read += count
-            if count == digest.READ_BYTES:
-                self._alive(count)
-        return state.digest()
+        return digest.of_file(handle, self._new_hasher, self._buffer, self._has_read)
+
+    def _has_read(self, size_bytes: int) -> None:
+        self._bytes_read += size_bytes
+        if size_bytes == digest.READ_BYTES:
+            self._alive(size_bytes)
 
     def _link(self, held: Held) -> None:
         self._tally["links"] += 1

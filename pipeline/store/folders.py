@@ -13,6 +13,8 @@ import errno
 import os
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""For files: a link is not followed, and a fifo is not waited for."""
 _NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
 _NO_NAMES = (b"", b".", b"..")
 # As many as serve a merge of a few areas, well within RLIMIT_NOFILE = 64.

@@ -21,9 +21,7 @@ from pipeline.layout import SourcePlace
 from pipeline.model import treepath
 from pipeline.model.record import KIND_NAMES, Kind, Record, Version, VersionStatus
 from pipeline.store.reading import read_range, read_versions
-from pipeline.views.opening import Opened, open_for_reading
-
-_LOW, _HIGH = b"", b"\xff" * 256
+from pipeline.views.opening import HIGHEST, LOWEST, Opened, open_for_reading
 
 
 def export_lines(config: Config) -> Iterator[bytes]:
@@ -37,9 +35,10 @@ class _Export:
 
     def lines(self) -> Iterator[bytes]:
         """A merge of two sorted streams: the current records, and their versions."""
-        versions = groupby(read_versions(self._opened.state, _LOW, _HIGH), key=lambda version: version.path)
+        state = self._opened.state
+        versions = groupby(read_versions(state, LOWEST, HIGHEST), key=lambda version: version.path)
         group = next(versions, None)
-        for row in read_range(self._opened.state, _LOW, _HIGH):
+        for row in read_range(state, LOWEST, HIGHEST):
             record = Record._make(row)
             own: list[Version] = []
             while group is not None and group[0] <= record.path:
@@ -55,7 +54,7 @@ class _Export:
         entry["kind"] = KIND_NAMES[Kind(record.kind)]
         if record.kind == Kind.FILE:
             entry["size"] = record.size
-            entry["digest"] = self._digest(record.digest)
+            entry["digest"] = self._opened.digest_text(record.digest)
         entry["mode"] = stat.S_IMODE(record.mode)
         entry["mtime_ns"] = record.mtime_ns
         if record.target is not None:
@@ -72,11 +71,8 @@ class _Export:
 
     def _version(self, version: Version, place: SourcePlace) -> dict[str, Any]:
         entry: dict[str, Any] = {"n": version.number, "size": version.size}
-        entry["digest"] = self._digest(version.digest)
+        entry["digest"] = self._opened.digest_text(version.digest)
         if version.target is not None:
             entry |= treepath.json_fields("target", version.target)
         at = layout.version(place, treepath.relative(version.path), version.number)
         return entry | treepath.json_fields("stored_at", at)
-
-    def _digest(self, digest: bytes | None) -> str | None:
-        return f"{self._opened.algorithm}:{digest.hex()}" if digest is not None else None

@@ -27,7 +27,7 @@ from pipeline.store.reading import Reader
 from pipeline.store.soundness import unsound_rows
 from pipeline.store.state import REBUILD_ADVICE, source_places, translated_errors
 
-LOWEST, HIGHEST = b"", b"\xff" * 256
+LOWEST, HIGHEST = b"", treepath.HIGHEST
 """Every tree path lies between them."""
 _RUN_DIGITS = 18
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")

@@ -62,7 +62,7 @@ def rebuild(config: Config, monitor: ReadMonitor, stop: Callable[[], bool], dry_
         rebuilding = _Rebuilding(config, tree, state, monitor, began_s)
         run = rebuilding.begin(started_ns)
         setup = TreeSetup(os.fspath(tree.root), config.hash_algorithm)
-        workers = config.workers.count or len(os.sched_getaffinity(0))
+        workers = config.workers.processes
         with Line(context, Station(TreeWalk, setup), Station(TreeReader, setup), workers) as line:
             for results in line.results():
                 if results is not None:

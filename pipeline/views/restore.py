@@ -78,7 +78,7 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
             _refuse_unknown(opened, run, parts)
         expected = _expected(opened, run, parts) if not rows else (len(rows), 0)
         listing = ListSetup(str(opened.state_path), frozenset(opened.places), run, parts, rows)
-        workers = config.workers.count or len(os.sched_getaffinity(0))
+        workers = config.workers.processes
         with ExitStack() as cleanup:
             setup = _setup(opened, request, monitor, cleanup)
             line = cleanup.enter_context(
@@ -161,9 +161,7 @@ def _contents(opened: Opened, parts: tuple[bytes, ...], number: int) -> tuple[He
 
 def _folders_above(opened: Opened, held: Held) -> Iterator[Held]:
     """The folders that a content lay in, as they were then."""
-    components = held.path.split(treepath.SEPARATOR)
-    for depth in range(1, len(components)):
-        folder = treepath.SEPARATOR.join(components[:depth])
+    for folder in treepath.parents(held.path):
         yield from past.read_held(opened.state, held.from_run, folder, folder + b"\0", with_low=True)
 
 

@@ -122,7 +122,7 @@ class _Verifying:
             str(opened.state_path), frozenset(opened.places), ranges if self._position else ranges[:1],
             self._limit,
         )  # fmt: skip
-        workers = config.workers.count or len(os.sched_getaffinity(0))
+        workers = config.workers.processes
         at_most_s = self._request.at_most_s or math.inf
         # Half of the time for the walk, which begins anew at each call: the rest has to get on.
         for walker, take, limit_s in (
