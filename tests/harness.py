@@ -37,8 +37,9 @@ SUMMARY_KEYS = frozenset(
     ("type", "run", "status", "files", "skip", "bytes_read", "bytes_stored", "seconds", "warnings", "errors")
 ).union(DONE_KEYS)
 NOTHING_DONE = dict.fromkeys((*DONE_KEYS, "warnings", "errors"), 0)
-RESTRICT = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-"""Takes from root what lets it read everything: for it, too, a file of mode 0 can't be read then."""
+RESTRICT = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fsetid")
+"""Takes from root what lets it read everything (for it, too, a file of mode 0 can't be read then), and keep
+set-id bits over a write."""
 _TIME_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00) ")
 _HASHES: dict[str, Callable[[bytes], str]] = {
     "blake3": lambda data: blake3.blake3(data).hexdigest(),
