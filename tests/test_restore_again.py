@@ -53,7 +53,7 @@ def test_leftovers_of_a_killed_restore(backup: Backup, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["new\nline", os.fsdecode(b"caf\xe9"), "back\\slash", "\\x41"])
 def test_names_as_they_are_shown(backup: Backup, tmp_path: Path, name: str) -> None:
-    """A path can be copied from `ls` or the log, escapes and all, and is taken literally where that exists."""
+    """A path can be copied from `ls` or the log, escapes and all, and means itself where that exists."""
     backup.write({name: "odd", "A": "plain"})
     backup.run()
     lines = backup.call("ls").stdout.splitlines()
