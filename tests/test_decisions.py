@@ -274,7 +274,7 @@ def test_empty_files_are_never_duplicates(backup: Backup) -> None:
     backup.assert_right()
 
 
-@pytest.mark.parametrize("algorithm", ["sha256", "xxh3_128"])
+@pytest.mark.parametrize("algorithm", [pytest.param("sha256", marks=pytest.mark.slow), "xxh3_128"])
 def test_other_hash_algorithms(tmp_path: Path, algorithm: str) -> None:
     """Each hash algorithm finds changes and duplicates, and the digest names it."""
     backup = Backup(tmp_path, settings={"hash_algorithm": algorithm})

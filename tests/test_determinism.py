@@ -7,6 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from harness import Backup, difference, unlike
 from trees import Snapshot, change, copy_shuffled, grow
 
@@ -73,6 +74,7 @@ def test_workers_and_listing_order_change_nothing(tmp_path: Path) -> None:
     assert {"versions", "_duplicates", "_deleted"} <= areas, "the history is no empty one"
 
 
+@pytest.mark.slow
 def test_fast_is_as_full(tmp_path: Path) -> None:
     """`durability` decides when things reach the disk, never what lies where."""
     full = Backup(tmp_path / "full", sources=[str(tmp_path / "docs")])

@@ -177,7 +177,10 @@ def test_two_at_once(made: Backup) -> None:
         assert result.exit == 0 and result.summary["stored"] == 12
 
 
-@pytest.mark.parametrize("operations", [0, 1, 3, 6, 9])
+MOMENTS = [0, 3, 9, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 6))]
+
+
+@pytest.mark.parametrize("operations", MOMENTS)
 def test_a_run_that_was_cut(copied: Backup, tmp_path: Path, operations: int) -> None:
     """A run is cut after its group was recorded, before all of it was carried out. Until the next run
     recovers, nothing is reported wrong, and every file that the state knows is restored right, also from
