@@ -128,14 +128,8 @@ class _Document(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _TABLES: dict[str, type[Struct]] = {
-    "detect": Detect,
-    "retention": Retention,
-    "duplicates": Duplicates,
-    "filters": Filters,
-    "workers": Workers,
-    "safety": Safety,
-    "watch": Watch,
-    "log": Log,
+    table.__name__.lower(): table
+    for table in (Detect, Retention, Duplicates, Filters, Workers, Safety, Watch, Log)
 }
 _CHOICES = {
     "hash_algorithm": get_args(HashAlgorithm),

@@ -316,6 +316,7 @@ def test_sources_that_are_away(tmp_path: Path) -> None:
     backup.source.rename(tmp_path / "away")
     assert "docs" in backup.call("rebuild", expect=1).stderr
     assert backup.names() == before
+    assert not list((backup.root / ".pipeline").glob("*.new*")), "a refused rebuild leaves nothing"
 
 
 def test_sources_with_reserved_names(tmp_path: Path) -> None:

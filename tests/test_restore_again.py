@@ -12,7 +12,7 @@ from restored import assert_same, keep, restore
 from trees import File, Folder, write_tree
 
 from pipeline.model.errors import RestoreError
-from pipeline.store.target import Place
+from pipeline.store.target import Root
 
 
 def test_set_id_bits_of_small_files(user_backup: Backup, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_folder_that_was_exchanged(tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     (tmp_path / "outside").mkdir()
     found = (tmp_path / "to").stat()
-    place = Place(str(tmp_path / "to"), found.st_dev, found.st_ino)
+    place = Root(str(tmp_path / "to"), found.st_dev, found.st_ino)
     os.close(place.open())
     (tmp_path / "to").rename(tmp_path / "moved")
     for exchange in ("a link", "a folder"):

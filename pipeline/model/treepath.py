@@ -27,6 +27,11 @@ def join(parent: bytes, name: bytes) -> bytes:
     return parent + SEPARATOR + name
 
 
+def inside(source: bytes, relative: bytes) -> bytes:
+    """The tree path of what lies in a source, components joined by `/`; empty: the source's root."""
+    return join(source, relative.replace(b"/", SEPARATOR)) if relative else source
+
+
 def source_name(path: bytes) -> bytes:
     return path.partition(SEPARATOR)[0]
 

@@ -188,7 +188,7 @@ class Line:
         if self._total is None:
             raise StationError(
                 "the walk over the files was killed",
-                "What was committed stays valid; run again, and the backup goes on from there.",
+                "Nothing is lost by it: call the command again.",
             )
         self._unregister(walker)
         walker.release()

@@ -102,8 +102,7 @@ class Contents:
 
     def is_claimed(self, at: bytes, parsed: Parsed) -> bool:
         """Whether the state, as it is at this moment, has something stored under this backup path."""
-        path = treepath.join(parsed.source, parsed.relative.replace(b"/", treepath.SEPARATOR))
-        path = path.rstrip(treepath.SEPARATOR)
+        path = treepath.inside(parsed.source, parsed.relative)
         if parsed.area is None:
             query = f"SELECT 1 FROM versions WHERE path = ? AND number = ? AND {_CLAIMS[parsed.marker]}"
             found = self._ask(query, (path, parsed.number))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline.layout import SourcePlace
 from pipeline.model.record import Held
-from pipeline.store.target import Place
+from pipeline.store.target import Root
 
 
 class SourceRoot(NamedTuple):
@@ -72,7 +72,7 @@ class RestoreSetup(NamedTuple):
     algorithm: str
     backup_root: str
     state: str
-    target: Place | None
+    target: Root | None
     with_names: bool
     overwrite: str
     dry_run: bool

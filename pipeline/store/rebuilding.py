@@ -70,8 +70,7 @@ class NewState:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / NEW_NAME
-        for suffix in _SUFFIXES:
-            self._path.with_name(NEW_NAME + suffix).unlink(missing_ok=True)  # of a rebuild that was cut
+        self._remove_draft()  # of a rebuild that was killed
         self._connection = with_schema(connect_writer(self._path))
         os.chmod(self._path, 0o600)
         self._connection.execute("CREATE TEMP TABLE pins (path BLOB, number INTEGER)")
@@ -141,4 +140,10 @@ class NewState:
         return had_one
 
     def close(self) -> None:
+        """Nothing is left of a state that hasn't taken its place."""
         self._connection.close()
+        self._remove_draft()
+
+    def _remove_draft(self) -> None:
+        for suffix in _SUFFIXES:
+            self._path.with_name(NEW_NAME + suffix).unlink(missing_ok=True)

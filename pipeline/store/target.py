@@ -42,7 +42,7 @@ class Metadata(NamedTuple):
     mtime_ns: int
 
 
-class Place(NamedTuple):
+class Root(NamedTuple):
     """A folder by its path, and by what it is: whatever its path leads to later, it is still this one.
 
     staging: a name in it that is this restore's own; empty in a dry run.
@@ -73,7 +73,7 @@ class Target:
     backup_root: never entered, also where it lies in the folder.
     """
 
-    def __init__(self, place: Place, name: bytes, replaces: bool, backup_root: str) -> None:
+    def __init__(self, place: Root, name: bytes, replaces: bool, backup_root: str) -> None:
         self.root = place.open()
         self._replaces = replaces
         backup = os.stat(backup_root)
@@ -174,7 +174,7 @@ class Target:
         return b"%x" % self._next
 
 
-def make_staging(place: Place) -> tuple[Place, int]:
+def make_staging(place: Root) -> tuple[Root, int]:
     """A private folder in the one that is restored into, with a name that nothing else has.
 
     Also a handle that holds its lock: as long as it is open, nobody takes the folder for a leftover.
@@ -191,7 +191,7 @@ def make_staging(place: Place) -> tuple[Place, int]:
     return place._replace(staging=name), staging
 
 
-def remove_staging(place: Place) -> None:
+def remove_staging(place: Root) -> None:
     """Staging and whatever is left in it: two levels of our own making."""
     root = place.open()
     try:
@@ -203,7 +203,7 @@ def remove_staging(place: Place) -> None:
         os.close(root)
 
 
-def remove_leftovers(place: Place) -> None:
+def remove_leftovers(place: Root) -> None:
     """What restores have left here that were killed: folders of ours that nobody has locked."""
     root = place.open()
     try:

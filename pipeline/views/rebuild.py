@@ -36,8 +36,8 @@ from pipeline.store.rebuilding import NewState, is_sound
 from pipeline.store.state import source_places, translated_errors
 from pipeline.store.system import backup_side_errors, boot_id, rename_new
 from pipeline.views.places import places_of
+from pipeline.views.pulse import Pulse
 
-PROGRESS_S = 0.2
 UNKNOWN = (
     "files alone can't tell: earlier runs and their times, set-id bits, owners that the backup's file system"
     " couldn't take, and what was rotten before"
@@ -84,8 +84,7 @@ class _Rebuilding:
         self._tree = tree
         self._state = state
         self._monitor = monitor
-        self._began_s = began_s
-        self._told_s = 0.0
+        self._pulse = Pulse(began_s)
         self._run = 0
         self._figures: Counter[str] = Counter()
         self._places: tuple[SourcePlace, ...] = ()
@@ -120,7 +119,7 @@ class _Rebuilding:
         if parsed is None or kind == Kind.SPECIAL:
             self._tell(Severity.WARNING, "it has no place in a backup; left alone", at)
             return
-        path = _tree_path(parsed.source, parsed.relative)
+        path = treepath.inside(parsed.source, parsed.relative)
         stat = Stat(*found)
         if parsed.area is None:
             self._version(at, path, parsed, Kind(kind), stat, content, target)
@@ -214,10 +213,8 @@ class _Rebuilding:
         self._monitor.problem(Problem(severity, None, cause, at))
 
     def show_progress(self, line: Line) -> None:
-        elapsed_s = time.monotonic() - self._began_s
-        if elapsed_s - self._told_s < PROGRESS_S:
+        if (elapsed_s := self._pulse.due_s()) is None:
             return
-        self._told_s = elapsed_s
         done = self._figures["files"] + self._figures["versions"]
         total = line.files_found if line.walk_has_ended else None
         size_bytes = self._figures["bytes_read"] + line.bytes_in_progress
@@ -227,12 +224,6 @@ class _Rebuilding:
         names = ("files", "versions", "folders", "warnings", "errors", "bytes_read")
         figures = {name: self._figures[name] for name in names}
         dry_run = self._tree.staging_handle is None
-        summary = ReadSummary("rebuild", run, status, figures, time.monotonic() - self._began_s, dry_run)
+        summary = ReadSummary("rebuild", run, status, figures, self._pulse.elapsed_s, dry_run)
         self._monitor.finished(summary)
         return summary
-
-
-def _tree_path(source: bytes, relative: bytes) -> bytes:
-    if not relative:
-        return source
-    return treepath.join(source, relative.replace(b"/", treepath.SEPARATOR))

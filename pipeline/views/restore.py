@@ -41,15 +41,14 @@ from pipeline.stages.setup import ListSetup, RestoreSetup
 from pipeline.store import past
 from pipeline.store.target import (
     Occupied,
-    Place,
+    Root,
     Target,
     make_staging,
     remove_leftovers,
     remove_staging,
 )
 from pipeline.views.opening import HIGHEST, Opened, find_path, find_run, open_for_reading
-
-PROGRESS_S = 0.2
+from pipeline.views.pulse import Pulse
 
 
 class Request(NamedTuple):
@@ -193,7 +192,7 @@ def _setup(opened: Opened, request: Request, monitor: ReadMonitor, cleanup: Exit
     )
 
 
-def _target(opened: Opened, request: Request) -> Place | None:
+def _target(opened: Opened, request: Request) -> Root | None:
     """The folder to restore into, resolved once, made where it is missing; None in a dry run without it."""
     try:
         resolved = request.to.resolve()
@@ -216,7 +215,7 @@ def _target(opened: Opened, request: Request) -> Place | None:
             f"{request.to} is not empty",
             "Nothing was touched. Name a new or empty folder, or say --overwrite if-different (or always).",
         )
-    return Place(str(resolved), found.st_dev, found.st_ino)
+    return Root(str(resolved), found.st_dev, found.st_ino)
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -226,7 +225,7 @@ def _is_inside(path: Path, root: Path) -> bool:
     return any((found.st_dev, found.st_ino) == identity for found in map(os.stat, existing))
 
 
-def _make_staging(target: Place, request: Request) -> tuple[Place, int]:
+def _make_staging(target: Root, request: Request) -> tuple[Root, int]:
     try:
         if request.overwrite != "never":
             remove_leftovers(target)
@@ -235,7 +234,7 @@ def _make_staging(target: Place, request: Request) -> tuple[Place, int]:
         raise RestoreError(f"can't write into {target.path}: {error.strerror}") from error
 
 
-def _remove_staging(target: Place, monitor: ReadMonitor) -> None:
+def _remove_staging(target: Root, monitor: ReadMonitor) -> None:
     try:
         remove_staging(target)
     except (OSError, RestoreError) as error:
@@ -261,8 +260,7 @@ class _Restoring:
         self._monitor = monitor
         self._expected = expected
         self._whole = whole
-        self._began_s = began_s
-        self._told_s = 0.0
+        self._pulse = Pulse(began_s)
         self._figures: Counter[str] = Counter()
         self.has_pending_folders = False
         self._tried = 0
@@ -325,10 +323,8 @@ class _Restoring:
                 self._problem(held.path, f"its metadata can't be restored: {error}")
 
     def _show_progress(self, line: Line) -> None:
-        elapsed_s = time.monotonic() - self._began_s
-        if elapsed_s - self._told_s < PROGRESS_S:
+        if (elapsed_s := self._pulse.due_s()) is None:
             return
-        self._told_s = elapsed_s
         files, size_bytes = self._expected
         bytes_done = self._figures["bytes_read"] + line.bytes_in_progress
         done = self._figures[RESTORED] + self._figures[LINKS]
@@ -352,7 +348,7 @@ class _Restoring:
         names |= {"specials": SPECIALS, "errors": "errors", "bytes_read": "bytes_read"}
         figures = {name: self._figures[key] for name, key in names.items()}
         figures["bytes_written"] = self._figures["bytes_written"]
-        elapsed_s = time.monotonic() - self._began_s
+        elapsed_s = self._pulse.elapsed_s
         summary = ReadSummary("restore", run, status, figures, elapsed_s, self._setup.dry_run)
         self._monitor.finished(summary)
         return summary

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -39,16 +39,12 @@ from pipeline.store.spool import PathSpool
 from pipeline.views.mending import mend
 from pipeline.views.opening import HIGHEST, LOWEST, Opened, open_for_reading
 from pipeline.views.position import read_position, write_position
+from pipeline.views.pulse import Pulse
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
-PROGRESS_S = 0.2
 _FOREIGN_WORDS = "nothing in the state names it"
-_OUT_OF_TIME = (
-    "out of time: not everything was looked through for foreign files",
-    "out of time: the next call goes on from here",
-)
 
 
 class Request(NamedTuple):
@@ -97,8 +93,7 @@ class _Verifying:
         self._request = request
         self._monitor = monitor
         self._stop = stop
-        self._began_s = began_s
-        self._told_s = 0.0
+        self._pulse = Pulse(began_s)
         self._total, size_bytes = past.count_stored(opened.state)
         self._total_bytes = round(size_bytes * (request.sample or 1))
         self._limit = None if request.sample is None else math.ceil(self._total * request.sample)
@@ -125,16 +120,16 @@ class _Verifying:
         workers = config.workers.processes
         at_most_s = self._request.at_most_s or math.inf
         # Half of the time for the walk, which begins anew at each call: the rest has to get on.
-        for walker, take, limit_s in (
-            (Station(ForeignWalk, setup), self._take_foreign, at_most_s / 2),
-            (Station(StoredLister, listing), self._take_stored, at_most_s),
+        for walker, take, limit_s, when_cut in (
+            (Station(ForeignWalk, setup), self._take_foreign, at_most_s / 2, "foreign files may be left"),
+            (Station(StoredLister, listing), self._take_stored, at_most_s, "the next call goes on from here"),
         ):
             with Line(context, walker, Station(Verifier, setup), workers) as line:
                 ending = self._follow(line, take, limit_s)
             if ending == "stopped":
                 break
             if ending is not None:
-                self._monitor.note(_OUT_OF_TIME[take == self._take_stored])
+                self._monitor.note(f"out of time: {when_cut}")
         self._tell_missing_and_foreign()
         if self._request.is_partial:
             self._keep_position()
@@ -154,7 +149,7 @@ class _Verifying:
             self._show_progress(line)
             if self._stop():
                 return "stopped"
-            if time.monotonic() - self._began_s >= limit_s:
+            if self._pulse.elapsed_s >= limit_s:
                 return "out of time"
         return None
 
@@ -203,7 +198,6 @@ class _Verifying:
     def _tell_missing_and_foreign(self) -> None:
         """A content that is missing at its place, and lies under a name that nothing names, is misplaced."""
         self._pairs.pair()
-        lost: Any
         for lost in self._missing:
             at, path, cause = msgspec.msgpack.decode(lost, type=tuple[bytes, bytes, str])
             if not self._pairs.has_moved(at):
@@ -234,10 +228,8 @@ class _Verifying:
             self._monitor.problem(Problem(Severity.WARNING, None, cause))
 
     def _show_progress(self, line: Line) -> None:
-        elapsed_s = time.monotonic() - self._began_s
-        if elapsed_s - self._told_s < PROGRESS_S:
+        if (elapsed_s := self._pulse.due_s()) is None:
             return
-        self._told_s = elapsed_s
         done = self.figures["files"] + self.figures["links"]
         total = self._limit if self._limit is not None else self._total
         size_bytes = self.figures["bytes_read"] + line.bytes_in_progress
@@ -254,6 +246,6 @@ class _Verifying:
         names = ("files", "links", ROTTEN, MISSING, FOREIGN, MISPLACED, "repaired", "warnings", "errors")
         figures = {name: self.figures[name] for name in (*names, "bytes_read")}
         figures["stored"] = self._total
-        summary = ReadSummary("verify", None, status, figures, time.monotonic() - self._began_s)
+        summary = ReadSummary("verify", None, status, figures, self._pulse.elapsed_s)
         self._monitor.finished(summary)
         return summary
