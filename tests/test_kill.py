@@ -17,7 +17,7 @@ from harness import Backup, difference, end_group, unlike, wait_until
 from processes import alive, has_open, kill, stations
 from trees import Snapshot, change, grow
 
-SHORT = {"files": 1500, "moments": 4}
+SHORT = {"files": 1500, "moments": 3}
 LONG = {"files": 15_000, "moments": 8}
 LONGEST = {"files": 15_000, "moments": 30}
 SIZES = [

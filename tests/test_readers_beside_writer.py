@@ -26,7 +26,7 @@ from pipeline.stages.setup import RestoreSetup, VerifySetup
 from pipeline.store.past import read_held
 from pipeline.store.reading import Reader
 from pipeline.store.state import connect_writer
-from pipeline.store.target import Place, make_staging
+from pipeline.store.target import Root, make_staging
 
 ROUNDS = [5, pytest.param(20, marks=pytest.mark.slow)]
 
@@ -68,7 +68,7 @@ def test_a_file_that_has_moved_since_it_was_listed(backup: Backup, tmp_path: Pat
     backup.run()
     (tmp_path / "to").mkdir()
     found = (tmp_path / "to").stat()
-    target, lock = make_staging(Place(str(tmp_path / "to"), found.st_dev, found.st_ino))
+    target, lock = make_staging(Root(str(tmp_path / "to"), found.st_dev, found.st_ino))
     places = {b"docs": SourcePlace(b"docs", True)}
     setup = RestoreSetup(places, "blake3", str(backup.root), str(state), target, False, "never", False, False)
     before = os.umask(0)

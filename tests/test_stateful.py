@@ -227,7 +227,7 @@ def run_machine(examples: int, steps: int) -> None:
 
 
 def test_a_few_sequences() -> None:
-    run_machine(examples=6, steps=18)
+    run_machine(examples=5, steps=16)
 
 
 @pytest.mark.slow
