@@ -172,6 +172,7 @@ def test_came_back_with_other_content(backup: Backup) -> None:
     backup.assert_all_well()
 
 
+@pytest.mark.slow
 def test_came_back_as_a_duplicate(backup: Backup) -> None:
     """A deleted path whose content is live at another path by the time it comes back is stored once more
     under one of its names, and nothing is left in `_deleted/` beside it."""

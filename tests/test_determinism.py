@@ -88,6 +88,7 @@ def test_fast_is_as_full(tmp_path: Path) -> None:
         change(tmp_path / "docs", seed=step)
 
 
+@pytest.mark.slow
 def test_a_copied_backup_goes_on(tmp_path: Path) -> None:
     """Device and inode numbers belong to no promise: a backup copied elsewhere stays valid and goes on as
     the other one does."""

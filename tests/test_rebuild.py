@@ -345,6 +345,7 @@ def test_what_was_deleted_comes_back(lived: Backup) -> None:
     assert (to / "gone/deep/file").read_text() == "gone"
 
 
+@pytest.mark.slow
 def test_killed_while_it_rebuilds(tmp_path: Path) -> None:
     """A rebuild that is cut has changed nothing: the state is as lost as before, and the next one works."""
     backup = Backup(tmp_path)

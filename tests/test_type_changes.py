@@ -64,7 +64,7 @@ def test_every_change_of_kind_in_one_history(tmp_path: Path) -> None:
     ("one", "other"),
     [
         ("file", "folder"),
-        ("link", "folder"),
+        pytest.param("link", "folder", marks=pytest.mark.slow),
         ("file", "link"),
         pytest.param("copy", "empty folder", marks=pytest.mark.slow),
         pytest.param("pipe", "folder", marks=pytest.mark.slow),
