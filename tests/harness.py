@@ -149,6 +149,7 @@ class Backup:
     sources: folder names below `base`, or absolute paths; a pair is (path, name).
     settings: dotted keys of the configuration, `{"log.skips": True}`.
     restricted: a field; True runs the program without root's right to read everything.
+    program: a field; the words that start the program, where a test runs it changed.
     """
 
     def __init__(
@@ -166,6 +167,7 @@ class Backup:
         self.sources: list[str | tuple[str, str]] = list(sources)
         self.settings: dict[str, Any] = {"workers.count": 2, **(settings or {})}
         self.restricted = False
+        self.program = command()
         self._exported: bytes | None = None
         if make_sources:
             for source in self.sources:
@@ -211,11 +213,13 @@ class Backup:
 
     # Calls
 
-    def start(self, *arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start the program in a session of its own and don't wait for it."""
+    def start(
+        self, *arguments: str, variables: Mapping[str, str] | None = None, under: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start the program in a session of its own and don't wait for it. under: words before its own."""
         if arguments[0] != "export":
             self._exported = None
-        words = command(*arguments, "--config", str(self.config))
+        words = [*under, *self.program, *arguments, "--config", str(self.config)]
         return subprocess.Popen(
             [*RESTRICT, *words] if self.restricted else words, cwd=REPOSITORY, env=environment(variables),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
@@ -237,19 +241,27 @@ class Backup:
         return result
 
     def call(
-        self, *arguments: str, expect: int | None = 0, variables: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        expect: int | None = 0,
+        variables: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> Result:
         """One call of the program from start to end. expect: its exit code, None for any."""
         known = self.log_names()
-        result = self.finish(self.start(*arguments, variables=variables), known)
+        result = self.finish(self.start(*arguments, variables=variables, under=under), known)
         wrong = f"{arguments}: exit {result.exit} instead of {expect}\n{result.said}"
         assert expect is None or result.exit == expect, wrong
         return result
 
     def run(
-        self, *arguments: str, expect: int | None = 0, variables: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        expect: int | None = 0,
+        variables: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> Result:
-        return self.call("run", *arguments, expect=expect, variables=variables)
+        return self.call("run", *arguments, expect=expect, variables=variables, under=under)
 
     # What is there afterwards
 
@@ -293,8 +305,9 @@ class Backup:
 
     def all_contents(self) -> set[bytes]:
         """Every file content that a person could still find in the backup, the quarantine included."""
-        places = (self.root / name for name, entry in walk(self.root) if entry.is_file(follow_symlinks=False))
-        return {place.read_bytes() for place in places if ".pipeline/staging" not in str(place)}
+        files = [name for name, entry in walk(self.root) if entry.is_file(follow_symlinks=False)]
+        own, kept = ".pipeline/", ".pipeline/quarantine/"
+        return {self.read(name) for name in files if name.startswith(kept) or not name.startswith(own)}
 
     def forget(self) -> None:
         """Away with the backup root and the logs, as if nothing had ever been backed up."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 from typing import Any
 
+from edited import edited_state
 from harness import Backup, Line, digest_of
 from with_past import ODD, ODD_SHOWN
 
@@ -100,11 +100,10 @@ def test_pruned_lost_pinned_and_unknown_to_the_history(tmp_path: Path) -> None:
     ]
     assert "dropped by run 4" in backup.call("history", "a").stdout
     assert backup.call("status", "--json").lines[0]["space"]["versions"] == {"files": 2, "bytes": 10}
-    with sqlite3.connect(backup.root / ".pipeline" / "state.db") as state:
+    with edited_state(backup) as state:
         state.execute("DELETE FROM history WHERE number < 3")
         state.execute("UPDATE versions SET pinned = 1 WHERE number = 2")
         state.execute("UPDATE versions SET status = 2, ended_run = 4 WHERE number = 3")
-    state.close()
     lines = contents(backup, "docs/a")
     assert parts(lines, "n", "from_run", "mode", "pinned", "lost") == [
         (1, None, None, False, False),

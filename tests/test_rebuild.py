@@ -7,11 +7,11 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from edited import edited_state
 from harness import NOTHING_DONE, Backup, end_group, exact
 from trees import File, Link, Snapshot, change, difference, grow, snapshot, walk, write_tree
 
@@ -102,10 +102,8 @@ def test_a_pinned_version_stays_pinned(backup: Backup) -> None:
     place = backup.source / "file"
     backup.write({"file": File(b"right", mtime_ns=10**18)})
     backup.run()
-    connection = sqlite3.connect(backup.root / STATE[0])
-    connection.execute("UPDATE files SET unsettled = 0")  # as if it had been long ago
-    connection.commit()
-    connection.close()
+    with edited_state(backup) as connection:
+        connection.execute("UPDATE files SET unsettled = 0")  # as if it had been long ago
     found = place.stat()
     rot(place, backup, found)
     assert backup.run(expect=3).decisions() == ["SUSPECT: docs/file"]
@@ -121,10 +119,8 @@ def rot(place: Path, backup: Backup, found: os.stat_result) -> None:
     """Other bytes, and a state that knows the very stat that the file has now."""
     place.write_bytes(b"wrong")
     os.utime(place, ns=(found.st_mtime_ns, found.st_mtime_ns))
-    connection = sqlite3.connect(backup.root / STATE[0])
-    connection.execute("UPDATE files SET ctime_ns = ? WHERE size = 5", (place.stat().st_ctime_ns,))
-    connection.commit()
-    connection.close()
+    with edited_state(backup) as connection:
+        connection.execute("UPDATE files SET ctime_ns = ? WHERE size = 5", (place.stat().st_ctime_ns,))
 
 
 @pytest.mark.parametrize("durability", ["full", pytest.param("fast", marks=pytest.mark.slow)])

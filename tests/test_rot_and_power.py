@@ -7,11 +7,10 @@ recorded for a file, or the boot in which an unfinished run stored it.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
+from edited import edited_state
 from harness import Backup, assert_log
 
 from pipeline.model.record import Record
@@ -19,7 +18,7 @@ from pipeline.stages.scanner import Known
 
 
 def edit_state(backup: Backup, statement: str, *values: object) -> None:
-    with closing(sqlite3.connect(backup.root / ".pipeline" / "state.db")) as connection, connection:
+    with edited_state(backup) as connection:
         assert connection.execute(statement, values).rowcount > 0
 
 

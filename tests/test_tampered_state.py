@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import pytest
+from edited import edited_state
 from harness import Backup, Result, exact
 from restored import restore
 from test_restore_hostile import exactly
@@ -115,8 +114,7 @@ def make(base: Path, others: dict[str, str]) -> Backup:
 
 
 def tamper(backup: Backup, *changes: Victim) -> None:
-    state = backup.root / ".pipeline" / "state.db"
-    with closing(sqlite3.connect(state)) as connection, connection:
+    with edited_state(backup) as connection:
         for victim in changes:
             statement = f"UPDATE files SET {victim.change.column} = ? WHERE path = ?"
             path = b"docs\0folder\0" + victim.name.encode()

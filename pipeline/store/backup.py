@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,8 @@ from pipeline.layout import OWN_FOLDER
 from pipeline.model.errors import BackupSideError, DamagedStateError, StateError
 from pipeline.store import lock
 from pipeline.store.folders import FOLDER_FLAGS
-from pipeline.store.reading import Readable, connect_reader
+from pipeline.store.reading import connect_reader
+from pipeline.store.seal import OPENINGS, break_seal, openings, set_seal
 from pipeline.store.state import (
     REBUILD_ADVICE,
     SCHEMA,
@@ -31,9 +32,9 @@ from pipeline.store.state import (
     translated_errors,
 )
 from pipeline.store.system import backup_side_errors
+from pipeline.store.trust import check_for_reading, check_for_writing
 
 STATE_NAME = "state.db"
-_LOOKED_THROUGH_BYTES = 8 << 20  # takes some 25 ms
 _OWN_FOLDERS = (b"staging", b"quarantine")
 
 
@@ -70,8 +71,7 @@ def _open_for_writing(cleanup: ExitStack, root: Path, now_ns: int) -> Backup:
     staging, quarantine = (_own_folder(cleanup, name, own) for name in _OWN_FOLDERS)
     path = root / os.fsdecode(OWN_FOLDER) / STATE_NAME
     _refuse_links(own)
-    state = State(_connect(path, root))
-    cleanup.callback(state.close)
+    state = _open_state(cleanup, path, root, own)
     return Backup(root, state, path, root_handle, staging, quarantine)
 
 
@@ -123,7 +123,7 @@ def open_scratch(root: Path) -> Iterator[Backup]:
             cleanup.callback(os.close, held)
         source = connect_reader(stored)
         cleanup.callback(source.close)
-        check_form(source)
+        check_for_reading(source, stored)
         connection = sqlite3.connect(path)
         source.backup(connection)
         connection.close()
@@ -163,10 +163,17 @@ def _is_fresh(root: Path) -> bool:
     state = own / STATE_NAME
     if state.exists() and not _is_without_schema(state):
         return False
-    if any(entry.name != os.fsdecode(OWN_FOLDER) for entry in root.iterdir()):
+    if any(
+        entry.name != os.fsdecode(OWN_FOLDER) and not _is_of_file_system(entry) for entry in root.iterdir()
+    ):
         return False
     staging = own / "staging"
     return not staging.exists() or not any(staging.iterdir())
+
+
+def _is_of_file_system(entry: Path) -> bool:
+    """What mkfs has put at the top of a disk of its own, with nothing in it."""
+    return entry.name == "lost+found" and entry.is_dir() and not any(entry.iterdir())
 
 
 def _is_without_schema(state: Path) -> bool:
@@ -205,48 +212,37 @@ def _refuse_links(own: int) -> None:
             raise DamagedStateError(f".pipeline/{name} is not a regular file", REBUILD_ADVICE)
 
 
-def _connect(path: Path, root: Path) -> sqlite3.Connection:
+def _open_state(cleanup: ExitStack, path: Path, root: Path, own: int) -> State:
+    """Looked at first: a writer would write into an empty file. The seal is off while it is open."""
     fresh = _is_fresh(root)
     if not fresh:
-        reader = connect_reader(path)  # a writer would write into an empty file before it is looked at
+        reader = connect_reader(path)
         try:
-            check_form(reader)
+            check_for_writing(reader, path)
         finally:
             reader.close()
+    break_seal(own)
     connection = connect_writer(path)
     os.chmod(path, 0o600)
-    return with_schema(connection) if fresh else connection
+    state = State(with_schema(connection) if fresh else connection)
+    cleanup.callback(_close_and_seal, state, path, own)
+    state.set_setting(OPENINGS, openings(connection) + 1)  # committed with whatever comes first
+    return state
+
+
+def _close_and_seal(state: State, path: Path, own: int) -> None:
+    """Where that fails (no space, a disk that is gone) there is no seal: the next run looks through all."""
+    try:
+        with suppress(OSError, sqlite3.Error):
+            state.rollback()
+            count = int(state.setting(OPENINGS) or 0)
+            state.close()
+            set_seal(own, path, count)
+    finally:
+        state.close()
 
 
 def with_schema(connection: sqlite3.Connection) -> sqlite3.Connection:
     """A fresh database's tables, in one transaction."""
     connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     return connection
-
-
-def check_form(connection: Readable) -> None:
-    """Raises StateError for a database that is not a state of this program's form, or is damaged.
-
-    A small one is looked through whole, so that damage is told before anything is done; in a large one, where
-    that would take seconds, damage is told when its page is read.
-    """
-    version = connection.execute("PRAGMA user_version").fetchall()[0][0]
-    if version > SCHEMA_VERSION:
-        raise StateError(
-            f"state.db has form {version}, this program knows form {SCHEMA_VERSION}",
-            "Use the newer version of this program that made it.",
-        )
-    if version != SCHEMA_VERSION:
-        raise DamagedStateError("state.db has no valid form", REBUILD_ADVICE)
-    pages, page_bytes = (
-        connection.execute(f"PRAGMA {name}").fetchall()[0][0] for name in ("page_count", "page_size")
-    )
-    if pages * page_bytes <= _LOOKED_THROUGH_BYTES:
-        look_through(connection)
-
-
-def look_through(connection: Readable) -> None:
-    """Every page of a state. Raises DamagedStateError."""
-    wrong = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
-    if wrong != "ok":
-        raise DamagedStateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)

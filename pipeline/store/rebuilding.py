@@ -14,9 +14,12 @@ from pathlib import Path
 
 from pipeline.model.errors import DamagedStateError
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
-from pipeline.store.backup import STATE_NAME, check_form, with_schema
+from pipeline.store.backup import STATE_NAME, with_schema
+from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.reading import connect_reader
+from pipeline.store.seal import break_seal, set_seal
 from pipeline.store.state import connect_writer
+from pipeline.store.trust import check_whole
 
 NEW_NAME = "state.db.new"
 _SUFFIXES = ("", "-wal", "-shm")
@@ -54,10 +57,10 @@ def is_sound(folder: Path) -> bool:
     try:
         connection = connect_reader(path)
         try:
-            check_form(connection)
+            check_whole(connection, path)
             for table in ("settings", "sources", "runs", "files", "history", "versions", "intents"):
                 connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
-            return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+            return True
         finally:
             connection.close()
     except (sqlite3.Error, DamagedStateError):
@@ -132,12 +135,21 @@ class NewState:
         self._connection.close()
         old = self._folder / STATE_NAME
         had_one = os.path.lexists(old)
+        own = os.open(self._folder, FOLDER_FLAGS)
+        try:
+            break_seal(own)
+            self._exchange(old, aside)
+            set_seal(own, old, 0)
+        finally:
+            os.close(own)
+        return had_one
+
+    def _exchange(self, old: Path, aside: str) -> None:
         for suffix in _SUFFIXES:
             one = old.with_name(STATE_NAME + suffix)
             if os.path.lexists(one):
                 one.rename(one.with_name(aside + suffix))
         self._path.rename(old)
-        return had_one
 
     def close(self) -> None:
         """Nothing is left of a state that hasn't taken its place."""

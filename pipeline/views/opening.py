@@ -21,11 +21,12 @@ from pipeline.config import Config
 from pipeline.layout import SourcePlace
 from pipeline.model import treepath
 from pipeline.model.errors import ArgumentError, BackupSideError, DamagedStateError, StateError
-from pipeline.store.backup import STATE_NAME, check_form
+from pipeline.store.backup import STATE_NAME
 from pipeline.store.past import NOW, RunRow, runs
 from pipeline.store.reading import Reader
 from pipeline.store.soundness import unsound_rows
 from pipeline.store.state import REBUILD_ADVICE, source_places, translated_errors
+from pipeline.store.trust import check_for_reading
 
 LOWEST, HIGHEST = b"", treepath.HIGHEST
 """Every tree path lies between them."""
@@ -61,7 +62,7 @@ def open_for_reading(config: Config) -> Iterator[Opened]:
         raise BackupSideError(f"can't read the backup: {error.strerror}: {path}") from error
     with translated_errors():
         try:
-            check_form(state)
+            check_for_reading(state, path)
             places = source_places(state.execute("SELECT name, at_root FROM sources").fetchall())
             found = state.execute("SELECT value FROM settings WHERE key = 'hash_algorithm'").fetchall()
             algorithm = str(found[0][0]) if found else config.hash_algorithm

@@ -33,9 +33,9 @@ from pipeline.stages.lister import StoredLister
 from pipeline.stages.setup import StoredSetup, VerifySetup
 from pipeline.stages.verifier import FOREIGN, MISPLACED, MISSING, ROTTEN, Verifier
 from pipeline.store import past
-from pipeline.store.backup import look_through
 from pipeline.store.scratch import Moves
 from pipeline.store.spool import PathSpool
+from pipeline.store.trust import check_whole
 from pipeline.views.mending import mend
 from pipeline.views.opening import HIGHEST, LOWEST, Opened, open_for_reading
 from pipeline.views.position import read_position, write_position
@@ -65,7 +65,7 @@ def verify(config: Config, request: Request, monitor: ReadMonitor, stop: Callabl
     context = start_fork_server(*VERIFYING)
     with open_for_reading(config) as opened, ExitStack() as cleanup:
         if not request.is_partial:
-            look_through(opened.state)
+            check_whole(opened.state, opened.state_path)
         verifying = _Verifying(opened, request, monitor, stop, began_s, cleanup)
         status = verifying.execute(context)
     if request.repair and verifying.has_repairable and status != "interrupted":

@@ -1,0 +1,80 @@
+"""Whether a state may be trusted: looked at when it is opened, before a name or a deletion is made from it.
+
+In: a connection, and the database's path. Out: nothing, or an error that names what is wrong and `rebuild`.
+Guarantees: a state with a seal that fits is what the last writer left; one without (its last writer was cut)
+is looked through before a writer decides anything from it: every page, and every row. For a reader, a large
+one is not looked through, since that takes seconds; damage is told when its page is read. Fails with
+StateError (a newer program's) and DamagedStateError.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.model import treepath
+from pipeline.model.errors import DamagedStateError, StateError
+from pipeline.store.reading import Readable
+from pipeline.store.seal import SEAL_NAME, is_intact
+from pipeline.store.soundness import unsound_rows
+from pipeline.store.state import REBUILD_ADVICE, SCHEMA_VERSION, source_places
+
+_SEALED_BYTES = 64 << 20  # checking the seal takes some 20 ms
+_LOOKED_THROUGH_BYTES = 8 << 20  # takes some 25 ms
+_SEAL_ADVICE = f"If you have changed it yourself, remove .pipeline/{SEAL_NAME} and try again. "
+
+
+def check_for_reading(connection: Readable, path: Path) -> None:
+    """What can be told in no time."""
+    _check_form(connection)
+    pages, page_bytes = (
+        connection.execute(f"PRAGMA {name}").fetchall()[0][0] for name in ("page_count", "page_size")
+    )
+    size_bytes = pages * page_bytes
+    is_sealed = size_bytes <= _SEALED_BYTES and _has_seal(connection, path)
+    if not is_sealed and size_bytes <= _LOOKED_THROUGH_BYTES:
+        _look_through(connection)
+
+
+def check_for_writing(connection: Readable, path: Path) -> None:
+    """Everything, however long it takes."""
+    _check_form(connection)
+    if not _has_seal(connection, path):
+        _look_through(connection)
+        rows = connection.execute("SELECT name, at_root FROM sources").fetchall()
+        for row, wrong in unsound_rows(connection, source_places(rows)):
+            shown = treepath.shown(row) if isinstance(row, bytes) else repr(row)
+            raise DamagedStateError(f"state.db is damaged: {shown}: {wrong}", REBUILD_ADVICE)
+
+
+def check_whole(connection: Readable, path: Path) -> None:
+    """Every page, whatever the seal says."""
+    _has_seal(connection, path)
+    _look_through(connection)
+
+
+def _check_form(connection: Readable) -> None:
+    version = connection.execute("PRAGMA user_version").fetchall()[0][0]
+    if version > SCHEMA_VERSION:
+        raise StateError(
+            f"state.db has form {version}, this program knows form {SCHEMA_VERSION}",
+            "Use the newer version of this program that made it.",
+        )
+    if version != SCHEMA_VERSION:
+        raise DamagedStateError("state.db has no valid form", REBUILD_ADVICE)
+
+
+def _has_seal(connection: Readable, path: Path) -> bool:
+    """Whether there is a seal that fits. Raises DamagedStateError for one that doesn't."""
+    is_sealed = is_intact(connection, path)
+    if is_sealed is False:
+        raise DamagedStateError(
+            "state.db is damaged: it is not, byte for byte, what the last run left",
+            _SEAL_ADVICE + REBUILD_ADVICE,
+        )
+    return bool(is_sealed)
+
+
+def _look_through(connection: Readable) -> None:
+    wrong = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
+    if wrong != "ok":
+        raise DamagedStateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)
