@@ -33,12 +33,14 @@ from pipeline.stages.hasher import Hasher
 from pipeline.stages.recovery import recover
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
+from pipeline.stages.space import shortage
 from pipeline.store.backup import Backup, open_backup, open_scratch
 from pipeline.store.files import StoredFiles
 from pipeline.store.journal import Barrier, Event, Journal
 from pipeline.store.places import write_note
 from pipeline.store.spool import PathSpool
 from pipeline.store.staging import Staging
+from pipeline.store.state import translated_errors
 from pipeline.store.system import backup_side_errors, boot_id
 
 PROGRESS_S = 0.2
@@ -90,6 +92,7 @@ class _Run:
         """Refuse what can't be right, recover, begin, back up, end."""
         sources.check_algorithm(self._config, self._state)
         roots = sources.place(self._config, resolved, self._state)
+        self._excluded = sources.excluded(self._config, resolved)
         problems = self._recover()
         last = self._state.last_run()
         was_cut = last is not None and last[1] not in COMPLETE
@@ -104,14 +107,21 @@ class _Run:
             self._monitor.started(RunInfo(number, self._started_ns, self._dry_run))
             for problem in problems:
                 self._emit(problem)
-            status = self._back_up(context, roots, number, was_cut)
+            status = self._back_up(context, self._scan_setup(roots), number, was_cut)
         except BaseException as error:
             self._state.rollback()
+            self._give_back_space()
             self._tell_failure(number, error)
             raise
         summary = self._summary(number, status)
         self._monitor.finished(summary)
         return summary
+
+    def _give_back_space(self) -> None:
+        """What a full disk was filled with is of no use to anybody. The first error is the one to tell."""
+        if not self._dry_run:
+            with suppress(PipelineError), translated_errors(), backup_side_errors():
+                self._staging.sweep(self._state.intents())
 
     def _tell_failure(self, number: int, error: BaseException) -> None:
         """The monitor hears of the end; if telling it fails too, the first error is the one to know."""
@@ -154,14 +164,13 @@ class _Run:
 
     # -- the line -----------------------------------------------------------------------------------------
 
-    def _back_up(
-        self, context: ForkServerContext, roots: tuple[SourceRoot, ...], number: int, was_cut: bool
-    ) -> str:
+    def _back_up(self, context: ForkServerContext, scan: ScanSetup, number: int, was_cut: bool) -> str:
         """The line at work. Returns the run's status."""
+        self._warn_of_shortage(scan)
         journal = self._journal(number)
         committer = self._committer(journal, number, was_cut)
         interrupted = False
-        with self._line(context, roots, number) as line:
+        with self._line(context, scan, number) as line:
             for results in line.results():
                 if results is not None:
                     committer.take(results)
@@ -178,13 +187,24 @@ class _Run:
         committer.forget(journal.take_lost())
         return self._end(journal, committer, number, interrupted)
 
-    def _line(self, context: ForkServerContext, roots: tuple[SourceRoot, ...], number: int) -> Line:
+    def _scan_setup(self, roots: tuple[SourceRoot, ...]) -> ScanSetup:
+        exclude, state = self._config.filters.exclude, os.fspath(self._backup.state_path)
+        return ScanSetup(roots, self._excluded, exclude, state)
+
+    def _warn_of_shortage(self, scan: ScanSetup) -> None:
+        if self._dry_run or self._backup.root is None:
+            return
+        has_completed = self._state.setting("present_files") is not None
+        with backup_side_errors():
+            known_bytes = self._known[1] if has_completed else None
+            problem = shortage(scan, self._backup.root, known_bytes, self._stop)
+        if problem is not None:
+            self._emit(problem)
+
+    def _line(self, context: ForkServerContext, scan: ScanSetup, number: int) -> Line:
         config, backup = self._config, self._backup
-        scan = ScanSetup(
-            roots, sources.excluded(config), config.filters.exclude, os.fspath(backup.state_path)
-        )
         hashing = HashSetup(
-            sources=roots,
+            sources=scan.sources,
             algorithm=config.hash_algorithm,
             trust=config.detect.trust,
             backup_root=os.fspath(backup.root) if backup.root is not None else None,

@@ -17,6 +17,7 @@ from pipeline.layout import RESERVED_TOP, is_version_name
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError, SourceError
 from pipeline.stages.setup import SourceRoot
+from pipeline.store.mounts import Mounts
 from pipeline.store.state import State
 
 
@@ -47,22 +48,25 @@ def resolve_one(source: Source) -> Resolved:
 
 
 def check_places(config: Config, resolved: list[Resolved]) -> None:
-    """Refuse a source or a log folder that lies inside the backup root, by identity, not by name."""
-    if not config.backup_root.exists():
-        if config.backup_root.resolve() in (config.log_dir.resolve(), *config.log_dir.resolve().parents):
-            raise _logs_inside(config)
-        return
-    root = _identity(config.backup_root)
+    """Refuse a source or a log folder inside the backup root, whatever link or mount leads there."""
+    mounts = Mounts()
     for source in resolved:
         path = Path(os.fsdecode(source.path))
-        if any(_identity(folder) == root for folder in (path, *path.parents)):
+        if _is_inside(path, config.backup_root, mounts):
             raise ConfigError(
                 str(config.file), "sources", f"{path} lies inside backup_root {config.backup_root}",
                 'backup_root = "backup"  # a folder that holds no source',
             )  # fmt: skip
-    logs = config.log_dir.resolve()
-    if any(folder.exists() and _identity(folder) == root for folder in (logs, *logs.parents)):
+    if _is_inside(config.log_dir.resolve(), config.backup_root, mounts):
         raise _logs_inside(config)
+
+
+def _is_inside(path: Path, root: Path, mounts: Mounts) -> bool:
+    """By identity, which works on every system, and by spot, which sees through bind mounts."""
+    if mounts.spot(path).is_inside(mounts.spot(root.resolve())):
+        return True
+    above = [folder for folder in (path, *path.parents) if folder.exists()]
+    return root.exists() and _identity(root) in map(_identity, above)
 
 
 def _logs_inside(config: Config) -> ConfigError:
@@ -125,9 +129,14 @@ def _refuse_empty(resolved: list[Resolved], state: State) -> None:
             )
 
 
-def excluded(config: Config) -> frozenset[tuple[int, int]]:
-    """Identities of the folders that are never entered: the backup, its own folder, the logs."""
-    folders = (config.backup_root, config.backup_root / ".pipeline", config.log_dir)
+def excluded(config: Config, resolved: list[Resolved]) -> frozenset[tuple[int, int]]:
+    """Identities of the folders that are never entered: the backup, its own folder, the logs, and whatever
+    part of the backup is mounted inside a source."""
+    mounts, root = Mounts(), config.backup_root.resolve()
+    folders = [config.backup_root, config.backup_root / ".pipeline", config.log_dir]
+    for source in resolved:
+        points = mounts.below(Path(os.fsdecode(source.path)))
+        folders += [point for point in points if mounts.spot(point).is_inside(mounts.spot(root))]
     return frozenset(_identity(folder) for folder in folders if folder.exists())
 
 

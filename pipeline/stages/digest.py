@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from pipeline.store.pieces import pieces
+
 READ_BYTES = 1 << 20
+_NO_LIMIT = 1 << 62
 
 
 class Hasher(Protocol):
@@ -40,10 +42,9 @@ def of_file(
 ) -> bytes:
     """The digest of an open file from its start. has_read: told the bytes of each read. Raises OSError."""
     buffer = bytearray(READ_BYTES) if buffer is None else buffer
-    view, state, offset = memoryview(buffer), new_hasher(), 0
-    while count := os.preadv(handle, [buffer], offset):
-        state.update(view[:count])
-        offset += count
+    state = new_hasher()
+    for piece, _ in pieces(handle, buffer, _NO_LIMIT):
+        state.update(piece)
         if has_read is not None:
-            has_read(count)
+            has_read(len(piece))
     return state.digest()

@@ -26,6 +26,7 @@ from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO, VANISHED, Batch, Source
 from pipeline.stages.setup import HashSetup
 from pipeline.store.folders import READ_FLAGS, Folders
+from pipeline.store.pieces import pieces
 from pipeline.store.staging import Expected, StagingFile, damage_of, permissions
 
 RACY_NS = 2_000_000_000
@@ -261,13 +262,12 @@ class Hasher:
         """Hash a large file, and write it to staging on the way where that is wanted."""
         state, offset = self._new_hasher(), 0
         try:
-            while count := os.preadv(handle, [self._view[: size_bytes - offset]], offset):
-                piece = self._view[:count]
+            for piece, is_hole in pieces(handle, self._buffer, size_bytes):
                 state.update(piece)
                 if staged is not None:
-                    self._write(staged, piece)
-                offset += count
-                self._alive(count)
+                    self._write(staged, piece, is_hole)
+                offset += len(piece)
+                self._alive(len(piece))
         except OSError:
             if staged is not None:
                 staged.discard()
@@ -286,9 +286,9 @@ class Hasher:
         except OSError as error:
             raise BackupSideFailed(_write_cause(error)) from error
 
-    def _write(self, staged: StagingFile, piece: memoryview) -> None:
+    def _write(self, staged: StagingFile, piece: memoryview, is_hole: bool = False) -> None:
         try:
-            staged.write(piece)
+            staged.write(piece, is_hole)
         except OSError as error:
             # What was written so far is swept with the rest of staging.
             raise BackupSideFailed(_write_cause(error)) from error

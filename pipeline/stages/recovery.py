@@ -2,9 +2,9 @@
 
 In: an open backup. Out: the problems that were met; the state and the stored files agree again.
 Guarantees (promise 5): all recorded intents are done again in order (each is idempotent), then a barrier,
-then they are dropped in the transaction that also forgets what is lost, and only then staging is swept. A cut
-in here is finished by the next recovery. After an unfinished `fast` run and a power cut, what that run stored
-is read and compared before it is trusted. Fails with BackupSideError.
+then they are dropped in the transaction that also forgets what is lost, and only then what they needed is
+swept from staging. A cut in here is finished by the next recovery. After an unfinished `fast` run and a power
+cut, what that run stored is read and compared before it is trusted. Fails with BackupSideError.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def recover(
     recovery = _Recovery(state, files, number, started_ns)
     with backup_side_errors():
         intents = state.intents()
+        staging.sweep(intents)  # first: what a disk was filled with is the space that the rest needs
         if intents:
             recovery.forget_lost(files.apply(intents, redo=True))
             barrier()
@@ -74,6 +75,7 @@ class _Recovery:
             place = self._places[treepath.source_name(record.path)]
             at = planner.stored_at(record, place)
             if record.kind == Kind.FILE and at is not None and not self._is_sound(at, record):
+                self._files.set_aside(at)
                 self._forget(record)
             if record.number == 1:
                 continue  # it has never had a version
@@ -81,6 +83,7 @@ class _Recovery:
                 if version.kind == Kind.FILE and version.status == VersionStatus.KEPT:
                     at = layout.version(place, treepath.relative(record.path), version.number)
                     if not self._is_sound(at, version):
+                        self._files.set_aside(at)
                         self._lose(version.path, version.number)
 
     def _is_sound(self, at: bytes, expected: Record | Version) -> bool:

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.model import message, treepath
@@ -24,6 +24,7 @@ from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.contents import Contents, gone_words
 from pipeline.stages.setup import RestoreSetup
 from pipeline.store.folders import READ_FLAGS, Folders
+from pipeline.store.pieces import pieces
 from pipeline.store.target import Metadata, Occupied, Target, restored_mode
 
 RESTORED, LINKS, ALREADY, SPECIALS = "restored", "links", "already there", "specials"
@@ -247,12 +248,19 @@ class Restorer:
         except OSError as error:
             raise _CantRead(f"its stored file can't be read: {error.strerror}") from error
 
+    def _pieces(self, stored: int, size_bytes: int) -> Iterator[tuple[memoryview, bool]]:
+        """Errors of reading told apart from those of writing."""
+        try:
+            yield from pieces(stored, self._buffer, size_bytes)
+        except OSError as error:
+            raise _CantRead(f"its stored file can't be read: {error.strerror}") from error
+
     def _copy_large(self, stored: int, held: Held, metadata: Metadata, target: Target) -> bytes | None:
         state, size, staged = self._new_hasher(), 0, target.new_file()
         try:
-            while size <= held.size and (piece := self._read(stored, digest.READ_BYTES)):
-                state.update(memoryview(piece))
-                staged.write(memoryview(piece))
+            for piece, is_hole in self._pieces(stored, held.size + 1):
+                state.update(piece)
+                staged.write(piece, is_hole)
                 size += len(piece)
                 self._bytes_read += len(piece)
                 self._alive(len(piece))

@@ -256,6 +256,17 @@ class StoredFiles:
 
     # -- foreign things -----------------------------------------------------------------------------------
 
+    def set_aside(self, path: bytes) -> None:
+        """A stored file that turned out not to be what it was stored as: out of the way, if it is there."""
+        folder, name = split(path)
+        try:
+            parent = self.folders.at(folder)
+            if _exists(name, parent):
+                self._to_quarantine(path, parent, name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        self._prune(folder)
+
     def _to_quarantine(self, path: bytes, parent: int, name: bytes) -> None:
         """Never overwritten, never unlinked: moved aside under a name that says where it stood."""
         self.folders.forget(path)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pipeline.model.record import Kind, Stat, same_time, signed64
 from pipeline.store.files import change_owner, describe
 from pipeline.store.folders import Folders, split
-from pipeline.store.operation import Identity
+from pipeline.store.operation import Identity, Operation, Place
+from pipeline.store.pieces import pieces
 
 _NO_HARD_LINK = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _COPY_BYTES = 1 << 20
@@ -68,14 +70,22 @@ class StagingFile:
         self._folder = folder
         self.name = name
         self._handle = os.open(name, _CREATE, 0o600, dir_fd=folder)
+        self._has_holes = False
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: memoryview, is_hole: bool = False) -> None:
+        """is_hole: the bytes are all zero, and nothing is written for them."""
+        if is_hole:
+            self._has_holes = True
+            os.lseek(self._handle, len(data), os.SEEK_CUR)
+            return
         while data:
             data = data[os.write(self._handle, data) :]
 
     def finish(self, found: Stat, mode: int) -> int:
         """Give it its metadata (mode: permission bits) and close it. Returns its inode."""
         try:
+            if self._has_holes:
+                os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR))
             change_owner(found.uid, found.gid, handle=self._handle)
             os.fchmod(self._handle, mode)  # after the owner, whose change clears set-id bits
             os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
@@ -162,8 +172,8 @@ class Staging:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         source, copy = os.open(name, flags, dir_fd=parent), StagingFile(self._folder, staged)
         try:
-            while piece := os.read(source, _COPY_BYTES):
-                copy.write(memoryview(piece))
+            for piece, is_hole in pieces(source, bytearray(_COPY_BYTES), expected.size):
+                copy.write(piece, is_hole)
         finally:
             os.close(source)
             copy.finish(found, permissions(found.mode))
@@ -199,9 +209,10 @@ class Staging:
     def discard(self, name: bytes) -> None:
         os.unlink(name, dir_fd=self._folder)
 
-    def sweep(self) -> None:
-        """Unlink what a cut run, or a replaced worker, has left. Only when no intent needs it any more."""
+    def sweep(self, intents: Iterable[Operation] = ()) -> None:
+        """Unlink what a cut run, or a replaced worker, has left, but for what the pending intents need."""
+        needed = {operation.staged for operation in intents if isinstance(operation, Place)}
         with os.scandir(self._folder) as entries:
-            names = [os.fsencode(entry.name) for entry in entries]
-        for name in names:
+            names = {os.fsencode(entry.name) for entry in entries}
+        for name in names - needed:
             os.unlink(name, dir_fd=self._folder)

@@ -1,0 +1,65 @@
+"""A file's bytes in pieces, holes told apart from data: nobody reads or writes what isn't there.
+
+In: an open file. Out: pieces from its start. Guarantees: together they are what reading the file gives; a
+piece lies in the caller's buffer until the next one is asked for. Fails with OSError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+_BLOCK_BYTES = 512
+"""What `st_blocks` counts, on every file system (stat(2))."""
+_ZEROS = memoryview(bytes(1 << 20))
+_CANT_TELL = (errno.EINVAL, errno.ENOTSUP)
+
+
+def pieces(handle: int, buffer: bytearray, size_bytes: int) -> Iterator[tuple[memoryview, bool]]:
+    """At most `size_bytes`, each piece with whether it is a hole (whose bytes are all zero)."""
+    found = os.fstat(handle)
+    if found.st_blocks * _BLOCK_BYTES >= found.st_size:
+        yield from _data(handle, buffer, 0, size_bytes)
+        return
+    offset = 0
+    while offset < size_bytes:
+        data_at = _next(handle, offset, os.SEEK_DATA)
+        if data_at is None:  # nothing but a hole up to the end, which may have moved
+            data_at = os.fstat(handle).st_size
+        end = max(offset, min(size_bytes, data_at))
+        yield from _hole(end - offset)
+        hole_at = _next(handle, end, os.SEEK_HOLE)
+        if hole_at is None:
+            return
+        offset = min(size_bytes, hole_at)
+        yield from _data(handle, buffer, end, offset)
+
+
+def _data(handle: int, buffer: bytearray, offset: int, end: int) -> Iterator[tuple[memoryview, bool]]:
+    view = memoryview(buffer)
+    while count := os.preadv(handle, [view[: end - offset]], offset):
+        yield view[:count], False
+        offset += count
+
+
+def _hole(size_bytes: int) -> Iterator[tuple[memoryview, bool]]:
+    while size_bytes > 0:
+        piece = _ZEROS[:size_bytes]
+        yield piece, True
+        size_bytes -= len(piece)
+
+
+def _next(handle: int, offset: int, what: int) -> int | None:
+    """Where the next data, or the next hole, begins; None behind the last one.
+
+    A file system that can't tell has data everywhere.
+    """
+    try:
+        return os.lseek(handle, offset, what)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        if error.errno in _CANT_TELL:
+            return offset if what == os.SEEK_DATA else os.fstat(handle).st_size
+        raise
