@@ -22,7 +22,7 @@ from pipeline.model.errors import BackupSideError, DamagedStateError, StateError
 from pipeline.store import lock
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.reading import connect_reader
-from pipeline.store.seal import OPENINGS, break_seal, openings, set_seal
+from pipeline.store.seal import OPENING, set_seal
 from pipeline.store.state import (
     REBUILD_ADVICE,
     SCHEMA,
@@ -71,7 +71,7 @@ def _open_for_writing(cleanup: ExitStack, root: Path, now_ns: int) -> Backup:
     staging, quarantine = (_own_folder(cleanup, name, own) for name in _OWN_FOLDERS)
     path = root / os.fsdecode(OWN_FOLDER) / STATE_NAME
     _refuse_links(own)
-    state = _open_state(cleanup, path, root, own)
+    state = _open_state(cleanup, path, root, own, now_ns)
     return Backup(root, state, path, root_handle, staging, quarantine)
 
 
@@ -212,8 +212,8 @@ def _refuse_links(own: int) -> None:
             raise DamagedStateError(f".pipeline/{name} is not a regular file", REBUILD_ADVICE)
 
 
-def _open_state(cleanup: ExitStack, path: Path, root: Path, own: int) -> State:
-    """Looked at first: a writer would write into an empty file. The seal is off while it is open."""
+def _open_state(cleanup: ExitStack, path: Path, root: Path, own: int, now_ns: int) -> State:
+    """Looked at first: a writer would write into an empty file."""
     fresh = _is_fresh(root)
     if not fresh:
         reader = connect_reader(path)
@@ -221,12 +221,11 @@ def _open_state(cleanup: ExitStack, path: Path, root: Path, own: int) -> State:
             check_for_writing(reader, path)
         finally:
             reader.close()
-    break_seal(own)
     connection = connect_writer(path)
     os.chmod(path, 0o600)
     state = State(with_schema(connection) if fresh else connection)
     cleanup.callback(_close_and_seal, state, path, own)
-    state.set_setting(OPENINGS, openings(connection) + 1)  # committed with whatever comes first
+    state.set_setting(OPENING, now_ns)  # committed with whatever comes first
     return state
 
 
@@ -235,9 +234,10 @@ def _close_and_seal(state: State, path: Path, own: int) -> None:
     try:
         with suppress(OSError, sqlite3.Error):
             state.rollback()
-            count = int(state.setting(OPENINGS) or 0)
+            opening = state.setting(OPENING)
             state.close()
-            set_seal(own, path, count)
+            if opening is not None:
+                set_seal(own, path, int(opening))
     finally:
         state.close()
 

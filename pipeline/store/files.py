@@ -179,6 +179,8 @@ class StoredFiles:
             parent = self.folders.at(folder)
             if self._matches(parent, name, op.identity):
                 os.unlink(name, dir_fd=parent)
+            elif self._redo and _inode(name, parent) == op.identity.inode:  # a power cut took its bytes
+                self._to_quarantine(op.target, parent, name)
             elif _exists(name, parent):
                 if not self._redo:
                     self._warn("left alone: it is not what was stored here", op.target)
@@ -318,6 +320,10 @@ def _exists(name: bytes, folder: int) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _inode(name: bytes, folder: int) -> int:
+    return signed64(os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino)
 
 
 def _unlink_if_there(name: bytes, folder: int) -> None:

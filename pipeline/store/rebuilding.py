@@ -17,7 +17,7 @@ from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
 from pipeline.store.backup import STATE_NAME, with_schema
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.reading import connect_reader
-from pipeline.store.seal import break_seal, set_seal
+from pipeline.store.seal import OPENING, set_seal
 from pipeline.store.state import connect_writer
 from pipeline.store.trust import check_whole
 
@@ -76,6 +76,7 @@ class NewState:
         self._remove_draft()  # of a rebuild that was killed
         self._connection = with_schema(connect_writer(self._path))
         os.chmod(self._path, 0o600)
+        self._opening = 0
         self._connection.execute("CREATE TEMP TABLE pins (path BLOB, number INTEGER)")
         self._connection.execute("BEGIN")
 
@@ -88,6 +89,8 @@ class NewState:
             "INSERT INTO runs (started_ns, status, durability, boot_id) VALUES (?, 'interrupted', 'full', ?)",
             (started_ns, boot_id),
         )
+        self._opening = started_ns
+        self._connection.execute("INSERT INTO settings VALUES (?, ?)", (OPENING, started_ns))
         assert cursor.lastrowid is not None, "an INSERT gives a row number"
         return cursor.lastrowid
 
@@ -137,9 +140,8 @@ class NewState:
         had_one = os.path.lexists(old)
         own = os.open(self._folder, FOLDER_FLAGS)
         try:
-            break_seal(own)
             self._exchange(old, aside)
-            set_seal(own, old, 0)
+            set_seal(own, old, self._opening)
         finally:
             os.close(own)
         return had_one

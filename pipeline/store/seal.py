@@ -1,11 +1,12 @@
 """The seal: a checksum of the whole `state.db`, so that rot in its rows is noticed before anything is decided
 from them. SQLite notices damage to its structure and to the WAL, but not a bit that flips inside a row.
 
-In: `.pipeline`. Out: whether the state is byte for byte what the last writer left. Guarantees: the seal is
-broken, durably, before a writer's first write, and set again after its connection is closed; so a state that
-was cut has none, and one that is there speaks of the state beside it. It names the opening that it was set
-after (a number in the state itself), so an older copy that somebody has put back is not taken for damage, and
-says everything twice, so a seal that rots itself is no seal. Fails with OSError.
+In: `.pipeline`. Out: whether the state is byte for byte what the last writer left. Guarantees: a seal is set
+after a writer's connection is closed, and names the opening that it was set after. Each opening is a number
+in the state, written with its first commit and so before the database file itself changes; a seal of another
+opening says nothing. So a cut leaves a state without a seal, an older copy that somebody puts back is not
+taken for damage, and a reader beside a writer isn't fooled. A seal says everything twice, so that one that
+rots itself is none. Fails with OSError.
 """
 
 from __future__ import annotations
@@ -20,31 +21,22 @@ import xxhash
 from pipeline.store.reading import Readable
 
 SEAL_NAME = "state.seal"
-OPENINGS = "openings"
-"""The setting that counts how often the state was opened for writing."""
+OPENING = "opening"
+"""The setting that names the last opening of the state for writing: when that was, in nanoseconds."""
 _READ_BYTES = 1 << 20
 
 
 class Seal(NamedTuple):
-    """openings: the state's count. size: in bytes. checksum: hex XXH3 (128 bits) of the file."""
+    """opening: of the state. size: in bytes. checksum: hex XXH3 (128 bits) of the file."""
 
-    openings: int
+    opening: int
     size: int
     checksum: str
 
 
-def break_seal(own: int) -> None:
-    """own: the handle of `.pipeline`. The change is on the disk when this returns."""
-    try:
-        os.unlink(SEAL_NAME, dir_fd=own)
-    except FileNotFoundError:
-        return
-    os.fsync(own)
-
-
-def set_seal(own: int, state: Path, openings: int) -> None:
-    """After the writer's connection was closed, under its lock."""
-    line = orjson.dumps(_seal_of(state, openings)._asdict())
+def set_seal(own: int, state: Path, opening: int) -> None:
+    """After the writer's connection was closed, under its lock. own: the handle of `.pipeline`."""
+    line = orjson.dumps(_seal_of(state, opening)._asdict())
     draft = f"{SEAL_NAME}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(draft, flags, 0o600, dir_fd=own), "wb") as file:
@@ -55,46 +47,41 @@ def set_seal(own: int, state: Path, openings: int) -> None:
 def is_intact(connection: Readable, state: Path) -> bool | None:
     """Whether the state is what its seal says; None where there is no seal that speaks of it.
 
-    connection: on that state. A writer that begins meanwhile breaks the seal first, which is noticed.
+    connection: on that state.
     """
-    while True:
-        text = _text(state)
-        seal = _parsed(text)
-        if seal is None or seal.openings != openings(connection):
-            return None
-        if _seal_of(state, seal.openings) == seal:
-            return True
-        if _text(state) == text:
-            return False
+    seal = _read(state)
+    if seal is None or seal.opening != opening_of(connection):
+        return None
+    if _seal_of(state, seal.opening) == seal:
+        return True
+    # A writer may have begun meanwhile; then it has said so before it changed anything.
+    return None if opening_of(connection) != seal.opening else False
 
 
-def openings(connection: Readable) -> int:
-    rows = connection.execute("SELECT value FROM settings WHERE key = ?", (OPENINGS,)).fetchall()
-    return int(rows[0][0]) if rows else 0
+def opening_of(connection: Readable) -> int | None:
+    rows = connection.execute("SELECT value FROM settings WHERE key = ?", (OPENING,)).fetchall()
+    return rows[0][0] if rows else None
 
 
-def _seal_of(state: Path, count: int) -> Seal:
+def _seal_of(state: Path, opening: int) -> Seal:
     hasher, size_bytes, buffer = xxhash.xxh3_128(), 0, bytearray(_READ_BYTES)
     with state.open("rb", buffering=0) as file:
         while read_bytes := file.readinto(buffer):
             hasher.update(memoryview(buffer)[:read_bytes])
             size_bytes += read_bytes
-    return Seal(count, size_bytes, hasher.hexdigest())
+    return Seal(opening, size_bytes, hasher.hexdigest())
 
 
-def _text(state: Path) -> bytes:
+def _read(state: Path) -> Seal | None:
     try:
-        return state.with_name(SEAL_NAME).read_bytes()
+        text = state.with_name(SEAL_NAME).read_bytes()
     except FileNotFoundError:
-        return b""
-
-
-def _parsed(text: bytes) -> Seal | None:
+        return None
     first, _, second = text.removesuffix(b"\n").partition(b"\n")
     if not first or first != second:
         return None
     try:
         found = orjson.loads(first)
-        return Seal(int(found["openings"]), int(found["size"]), str(found["checksum"]))
+        return Seal(int(found["opening"]), int(found["size"]), str(found["checksum"]))
     except (ValueError, TypeError, KeyError):
         return None

@@ -158,7 +158,7 @@ def test_every_command_notices_rot_and_rebuild_mends_it(made: Made) -> None:
 
 def test_an_older_state_that_is_put_back_is_taken(made: Made) -> None:
     """The advice for a damaged state is to put an older copy back: its age is no damage. What it doesn't know
-    of is moved aside, never overwritten. Guard: `Seal.openings`."""
+    of is moved aside, never overwritten. Guard: `Seal.opening`."""
     backup = made.put_back("whole")
     kept = (backup.root / ".pipeline" / "state.db").read_bytes()
     backup.run()
