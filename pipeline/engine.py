@@ -92,7 +92,6 @@ class _Run:
         """Refuse what can't be right, recover, begin, back up, end."""
         sources.check_algorithm(self._config, self._state)
         roots = sources.place(self._config, resolved, self._state)
-        self._excluded = sources.excluded(self._config, resolved)
         problems = self._recover()
         last = self._state.last_run()
         was_cut = last is not None and last[1] not in COMPLETE
@@ -107,7 +106,9 @@ class _Run:
             self._monitor.started(RunInfo(number, self._started_ns, self._dry_run))
             for problem in problems:
                 self._emit(problem)
-            status = self._back_up(context, self._scan_setup(roots), number, was_cut)
+            # Whoever is told of the end has to know why, so what SQLite says is put into our words before.
+            with translated_errors():
+                status = self._back_up(context, self._scan_setup(roots, resolved), number, was_cut)
         except BaseException as error:
             self._state.rollback()
             self._give_back_space()
@@ -118,8 +119,12 @@ class _Run:
         return summary
 
     def _give_back_space(self) -> None:
-        """What a full disk was filled with is of no use to anybody. The first error is the one to tell."""
-        if not self._dry_run:
+        """What a full disk was filled with is of no use to anybody. The first error is the one to tell.
+
+        A commit that has failed may still turn out to have happened, and then its intents need what is
+        staged.
+        """
+        if not self._dry_run and not self._state.is_in_doubt:
             with suppress(PipelineError), translated_errors(), backup_side_errors():
                 self._staging.sweep(self._state.intents())
 
@@ -187,9 +192,10 @@ class _Run:
         committer.forget(journal.take_lost())
         return self._end(journal, committer, number, interrupted)
 
-    def _scan_setup(self, roots: tuple[SourceRoot, ...]) -> ScanSetup:
+    def _scan_setup(self, roots: tuple[SourceRoot, ...], resolved: list[Resolved]) -> ScanSetup:
+        """By now the log folder is there, too, which is not to be entered."""
         exclude, state = self._config.filters.exclude, os.fspath(self._backup.state_path)
-        return ScanSetup(roots, self._excluded, exclude, state)
+        return ScanSetup(roots, sources.excluded(self._config, resolved), exclude, state)
 
     def _warn_of_shortage(self, scan: ScanSetup) -> None:
         if self._dry_run or self._backup.root is None:

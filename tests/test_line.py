@@ -31,6 +31,7 @@ from pipeline.pool.children import Child, Station
 from pipeline.pool.forkserver import start_fork_server
 from pipeline.pool.line import Line
 from pipeline.pool.retry import Retry
+from pipeline.stages import batches
 from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
@@ -221,6 +222,28 @@ def test_a_killed_scanner_ends_the_run(tree: Path) -> None:
         kill(pid_of(children(line)[0]))
         with pytest.raises(StationError, match="walk over the files was killed"):
             Answers(line).rest()
+
+
+def test_a_scanner_that_stands_still_ends_the_run(tree: Path) -> None:
+    """No hang: a walk that gives no sign of life ends the run with the advice to look at the disk, and is
+    killed. Guard: the walker's share of `Line._look_for_silence`."""
+    with open_line(tree, 2, silence_s=1.0) as line:
+        scanner = pid_of(children(line)[0])
+        os.kill(scanner, signal.SIGSTOP)
+        with pytest.raises(StationError, match="no sign of life"):
+            Answers(line).rest()
+    assert not alive(scanner)
+
+
+def test_a_walk_that_finds_nothing_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk with nothing to send for a while sends an empty batch, so that it isn't taken for dead."""
+    sent: list[bytes] = []
+    batches_of_a_walk = batches.Batches(lambda payload, *_: sent.append(payload))
+    batches_of_a_walk.beat()
+    assert sent == []
+    monkeypatch.setattr(batches, "BEAT_S", 0.0)
+    batches_of_a_walk.beat()
+    assert [list(message.decode_items(payload)) for payload in sent] == [[]]
 
 
 def test_a_scanner_that_fails_tells_why(tmp_path: Path, tree: Path) -> None:

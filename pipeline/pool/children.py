@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from pipeline.model import message
 from pipeline.model.errors import PipelineError
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame, Inbox, Outbox, read_frame, write_frame
+from pipeline.pool.forkserver import starting_processes
 
 
 class Station(NamedTuple):
@@ -119,23 +120,25 @@ class Child(NamedTuple):
 
 
 def start_walker(context: ForkServerContext, station: Station) -> Child:
-    lifeline, lifeline_end = context.Pipe(duplex=False)
-    results, results_end = context.Pipe(duplex=False)
-    process = context.Process(target=_run_walker, args=(station, lifeline, results_end), daemon=True)
-    process.start()
+    with starting_processes():
+        lifeline, lifeline_end = context.Pipe(duplex=False)
+        results, results_end = context.Pipe(duplex=False)
+        process = context.Process(target=_run_walker, args=(station, lifeline, results_end), daemon=True)
+        process.start()
     lifeline.close()
     results_end.close()
     return Child(process, Inbox(results.fileno()), None, (results, lifeline_end))
 
 
 def start_worker(context: ForkServerContext, station: Station, number: int) -> Child:
-    lifeline, lifeline_end = context.Pipe(duplex=False)
-    jobs_end, jobs = context.Pipe(duplex=False)
-    results, results_end = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_run_worker, args=(station, number, lifeline, jobs_end, results_end), daemon=True
-    )
-    process.start()
+    with starting_processes():
+        lifeline, lifeline_end = context.Pipe(duplex=False)
+        jobs_end, jobs = context.Pipe(duplex=False)
+        results, results_end = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_run_worker, args=(station, number, lifeline, jobs_end, results_end), daemon=True
+        )
+        process.start()
     for end in (lifeline, jobs_end, results_end):
         end.close()
     return Child(process, Inbox(results.fileno()), Outbox(jobs.fileno()), (results, jobs, lifeline_end))

@@ -4,7 +4,7 @@ In: two stations. Out: the results of each batch, strictly in the order in which
 Guarantees: every batch is answered exactly once, also when workers die; what is in flight is bounded (the
 window), and so is what waits to be put in order (promise 6); a dead or silent worker is replaced, and its
 batches are given out again, the one that it was at file by file; a file that kills two workers becomes a
-PROBLEM. Fails with StationError where the walker dies.
+PROBLEM. Fails with StationError where the walker dies or falls silent, or no process can be started.
 
 Who closes what: the walker ends by itself after its END frame; a worker ends when its inbox is closed;
 `close` ends whatever still runs. The parent waits on all pipes and on the processes' sentinels together.
@@ -12,6 +12,7 @@ Who closes what: the walker ends by itself after its END frame; a worker ends wh
 
 from __future__ import annotations
 
+import resource
 import selectors
 import time
 from collections import deque
@@ -31,6 +32,9 @@ WINDOW_BATCHES = 64
 SILENCE_S = 300.0
 DEATHS_IN_A_ROW = 16
 TICK_S = 0.2
+HANDLES_PER_WORKER = 4
+HANDLES_OF_THE_REST = 44
+"""What a process has open beside its workers' pipes, generously: the state, folders, logs, the walker."""
 
 
 class _Worker:
@@ -69,10 +73,16 @@ class Line:
         self._started = 0
         self._deaths = 0  # since a worker has last answered
         self.files_found = 0
-        self._walker: Child | None = start_walker(context, walker)
-        self._register(self._walker, "walker")
-        for _ in range(workers):
-            self._start_worker()
+        self._walker: Child | None = None
+        self._walker_sign_s = self._looked_s = time.monotonic()
+        try:
+            self._walker = start_walker(context, walker)
+            self._register(self._walker, "walker")
+            for _ in range(_affordable(workers)):
+                self._start_worker()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Line:
         return self
@@ -142,15 +152,19 @@ class Line:
             elif not watched:
                 self._selector.register(outbox.handle, selectors.EVENT_WRITE, ("outbox", number))
 
+    @property
+    def _is_listening(self) -> bool:
+        return self._walker is not None and self._walker.inbox.handle in self._selector.get_map()
+
     def _listen_to_walker(self) -> None:
         """Only while there is room: a full pipe makes the walker wait."""
         if self._walker is None:
             return
-        handle = self._walker.inbox.handle
-        listening = handle in self._selector.get_map()
+        handle, listening = self._walker.inbox.handle, self._is_listening
         if listening and len(self._waiting) >= WAITING_BATCHES:
             self._selector.unregister(handle)
         elif not listening and len(self._waiting) < WAITING_BATCHES:
+            self._walker_sign_s = time.monotonic()  # it may have waited for us
             self._selector.register(handle, selectors.EVENT_READ, ("walker", 0))
 
     # -- taking back --------------------------------------------------------------------------------------
@@ -173,6 +187,7 @@ class Line:
                 worker.child.outbox.flush()
 
     def _from_walker(self, frames: list[Frame]) -> None:
+        self._walker_sign_s = time.monotonic()
         for frame in frames:
             if frame.number == END:
                 self._total = frame.size_bytes
@@ -257,6 +272,16 @@ class Line:
 
     def _look_for_silence(self) -> None:
         now_s = time.monotonic()
+        stood_still_s, self._looked_s = now_s - self._looked_s, now_s
+        if stood_still_s > max(self._silence_s / 10, 10 * TICK_S):
+            self._walker_sign_s = now_s  # this process was stopped, or at something large: nobody was heard
+            for worker in self._workers.values():
+                worker.last_sign_s = now_s
+        if self._is_listening and now_s - self._walker_sign_s > self._silence_s:
+            raise StationError(
+                f"the walk over the files gave no sign of life for {self._silence_s:.0f} s",
+                "Does a disk or a network share not answer? What was committed stays valid.",
+            )
         for number, worker in list(self._workers.items()):
             if worker.given and now_s - worker.last_sign_s > self._silence_s:
                 worker.child.kill()
@@ -284,3 +309,11 @@ class Line:
     def _stop_watching(self, handle: int) -> None:
         if handle in self._selector.get_map():
             self._selector.unregister(handle)
+
+
+def _affordable(workers: int) -> int:
+    """As many of them as there may be handles for (RLIMIT_NOFILE)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return workers
+    return max(1, min(workers, (limit - HANDLES_OF_THE_REST) // HANDLES_PER_WORKER))

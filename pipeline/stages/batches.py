@@ -1,11 +1,13 @@
 """Batches on their way out of a walk: items are collected, and sent when there are enough of them.
 
 In: items (`model.message`). Out: encoded batches, in the order in which the items came. Guarantees: a batch
-has at most BATCH_ITEMS items, and is sent once its files have BATCH_BYTES (promise 6).
+has at most BATCH_ITEMS items, and is sent once its files have BATCH_BYTES (promise 6). A walk that finds
+nothing for long says so by an empty one: `beat`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from pipeline.model import message
 
 BATCH_ITEMS = 256
 BATCH_BYTES = 16 << 20
+BEAT_S = 10.0
 
 Row = tuple[Any, ...]
 Send = Callable[[bytes, int, int], None]
@@ -28,6 +31,12 @@ class Batches:
         self._inside: bytes | None = None
         self._files = 0
         self._bytes = 0
+        self._sent_s = time.monotonic()
+
+    def beat(self) -> None:
+        """Called now and then by a walk, also where it has nothing to send: a sign of life."""
+        if time.monotonic() - self._sent_s > BEAT_S:
+            self._flush()
 
     def add(self, item: tuple[Any, ...], files: int = 0, size_bytes: int = 0) -> None:
         self._items.append(item)
@@ -54,5 +63,9 @@ class Batches:
 
     def flush(self) -> None:
         if self._items:
-            self._send(message.encode(self._items), self._files, self._bytes)
-            self._items, self._inside, self._files, self._bytes = [], None, 0, 0
+            self._flush()
+
+    def _flush(self) -> None:
+        self._sent_s = time.monotonic()
+        self._send(message.encode(self._items), self._files, self._bytes)
+        self._items, self._inside, self._files, self._bytes = [], None, 0, 0

@@ -249,6 +249,8 @@ class Committer:
         if self._missing_count and self._is_too_much(deletions):
             self._note(Severity.WARNING, None, self._guard_words(deletions))
             return
+        with backup_side_errors():
+            self._missing.finish()
         for record in _content_first(self._present(self._missing)):
             self._delete(record, "no longer in the source")
             yield

@@ -35,6 +35,7 @@ class ForeignWalk:
             for number, (at, is_folder) in enumerate(walk_backup(self._contents.folders, self._cant_list)):
                 if number % _POSITION_EVERY == 0:
                     self._batches.add((message.POSITION, at))  # a sign of life where all is well
+                self._batches.beat()
                 if not is_folder and self._is_foreign(at):
                     self._batches.add((message.STRAY, at), 1)
         self._batches.flush()

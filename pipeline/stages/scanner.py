@@ -26,6 +26,7 @@ from pipeline.store.reading import Readable, Reader, read_range
 from pipeline.store.state import translated_errors
 
 _KIND, _SIZE, _AREA = 1, 8, 11  # positions in a record's row
+_BEAT_EVERY = 10_000
 
 Row = tuple[Any, ...]
 
@@ -171,12 +172,30 @@ class _SourceWalk:
             if (found.st_dev, found.st_ino) in self._excluded:
                 self._known.skip_below(path)
                 return None
-            names = _list(handle)
+            self._batches.beat()
+            names = self._list(handle)
         except OSError as error:
             self._not_readable(path, error)
             return None
         self._batches.add((message.FOLDER, path, Stat.of(found), row))
         return iter(names)
+
+    def _list(self, handle: int) -> list[tuple[bytes, Kind]]:
+        """A folder's names and kinds, sorted by the names' bytes."""
+        out = []
+        with os.scandir(handle) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    kind = Kind.FILE
+                elif entry.is_dir(follow_symlinks=False):
+                    kind = Kind.FOLDER
+                else:
+                    kind = Kind.LINK if entry.is_symlink() else Kind.SPECIAL
+                out.append((os.fsencode(entry.name), kind))
+                if not len(out) % _BEAT_EVERY:
+                    self._batches.beat()  # a folder of millions takes a while
+        out.sort()
+        return out
 
     def _not_readable(self, path: bytes, error: OSError) -> None:
         self._known.skip_below(path)
@@ -204,19 +223,3 @@ class _SourceWalk:
             self._batches.add((message.LINK, name, found, target, row))
         else:
             self._batches.add((message.SPECIAL, name, found, row))
-
-
-def _list(handle: int) -> list[tuple[bytes, Kind]]:
-    """A folder's names and kinds, sorted by the names' bytes."""
-    out = []
-    with os.scandir(handle) as entries:
-        for entry in entries:
-            if entry.is_file(follow_symlinks=False):
-                kind = Kind.FILE
-            elif entry.is_dir(follow_symlinks=False):
-                kind = Kind.FOLDER
-            else:
-                kind = Kind.LINK if entry.is_symlink() else Kind.SPECIAL
-            out.append((os.fsencode(entry.name), kind))
-    out.sort()
-    return out

@@ -59,6 +59,7 @@ class TreeWalk:
 
     def walk(self) -> None:
         for at, is_folder in walk_backup(self._folders, self._cant_list):
+            self._batches.beat()
             self._batches.add((message.STRAY, at), int(not is_folder))
         self._batches.flush()
 

@@ -112,6 +112,8 @@ class State:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._open = False
+        self.is_in_doubt = False
+        """Whether a commit has failed: what it wrote may be found, or not, when the state is opened again."""
 
     def close(self) -> None:
         self._connection.close()
@@ -125,8 +127,9 @@ class State:
 
     def commit(self) -> None:
         if self._open:
+            self.is_in_doubt = True
             self._connection.execute("COMMIT")
-            self._open = False
+            self._open = self.is_in_doubt = False
 
     def rollback(self) -> None:
         if self._open:

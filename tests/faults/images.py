@@ -1,8 +1,8 @@
 """File systems of their own in image files, and the ways in which a machine loses its power.
 
-In: a folder for images, a kind (`ext4`, `xfs`, `btrfs`). Out: a mounted file system. Guarantees: what `cut` leaves
-is what that file system itself would find after a power cut at this instant; a copy of an image keeps all
-inodes. Needs root, loop devices and the file system's own mkfs: `need` skips where they are missing, unless
+In: a folder for images, a kind (`ext4`, `xfs`, `btrfs`). Out: a mounted file system. Guarantees: what `cut`
+leaves is what that file system itself would find after a power cut at this instant; a copy of an image keeps
+all inodes. Needs root, loop devices and the file system's own mkfs: `need` skips where they are missing, unless
 FAULT_TOOLS=required says that they must be here.
 """
 

@@ -1,4 +1,4 @@
-"""Faults at chosen system calls, by strace: which calls a run makes, a kill before one, an error as its answer.
+"""Faults at chosen system calls, by strace: which ones a run makes, a kill at one, an error as its answer.
 
 In: a backup and a system call. Out: words that go before the program's own, or what the run has called.
 Guarantees: counted are the calls of the parent process alone, unless `children` says otherwise; a call at
@@ -16,8 +16,9 @@ from typing import NamedTuple
 from harness import Backup, end_group
 
 CHANGING = (
-    "rename", "renameat", "renameat2", "linkat", "symlinkat", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat",
-    "openat", "write", "pwrite64", "ftruncate", "fchmod", "fchown", "utimensat", "fsync", "fdatasync", "syncfs",
+    "rename", "renameat", "renameat2", "linkat", "symlinkat", "unlink", "unlinkat", "rmdir", "mkdir",
+    "mkdirat", "openat", "write", "pwrite64", "ftruncate", "fchmod", "fchown", "utimensat", "fsync",
+    "fdatasync", "syncfs",
 )  # fmt: skip
 """All calls by which the parent changes anything on a disk, or waits for it; of openat, those for writing."""
 _FOR_WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT")

@@ -91,7 +91,7 @@ def test_killed_in_the_recovery_and_in_its_recovery(
 ) -> None:
     """A cut in recovery is finished by the next one, and so is a cut in that: a kill in the middle of the
     groups, then at every call of the recovery, then, after some of these, in the second recovery. Guard:
-    `recover` drops the intents only after all of them are done and a barrier, and sweeps what they need last."""
+    `recover` drops the intents only after all of them are done and a barrier, and sweeps their files last."""
     renames = [call for call in calls_from(eventful, eventful.before) if call.name == "renameat2"]
     first = renames[int(share * len(renames))]
     cut = cut_at(eventful, eventful.before, first, "first.img")
