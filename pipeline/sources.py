@@ -20,12 +20,18 @@ from pipeline.stages.setup import SourceRoot
 from pipeline.store.mounts import Mounts
 from pipeline.store.state import State
 
+_NOT_MOUNTED = "Nothing was touched. Is its disk mounted? If it is gone for good, take it out of `sources`."
+
 
 class Resolved(NamedTuple):
-    """A source of the configuration. path: absolute; a root that is a link is followed once, here."""
+    """A source of the configuration. path: absolute; a root that is a link is followed once, here.
+
+    identity: its device and inode.
+    """
 
     name: bytes
     path: bytes
+    identity: tuple[int, int]
 
 
 def resolve(config: Config) -> list[Resolved]:
@@ -37,14 +43,15 @@ def resolve_one(source: Source) -> Resolved:
     """One source as it is on the disk now. Raises SourceError where it can't be listed."""
     try:
         path = source.path.resolve(strict=True)
+        identity = _identity(path)
         with os.scandir(path):
             pass
     except OSError as error:
         raise SourceError(
             f"source {source.path}: {error.strerror}",
-            "Nothing was touched. Is its disk mounted? If it is gone for good, take it out of `sources`.",
+            _NOT_MOUNTED,
         ) from error
-    return Resolved(os.fsencode(source.name), os.fsencode(path))
+    return Resolved(os.fsencode(source.name), os.fsencode(path), identity)
 
 
 def check_places(config: Config, resolved: list[Resolved]) -> None:
@@ -102,7 +109,7 @@ def place(config: Config, resolved: list[Resolved], state: State) -> tuple[Sourc
             state.add_source(source.name, alone)
     _refuse_empty(resolved, state)
     places = state.places()
-    return tuple(SourceRoot(places[source.name], source.path) for source in resolved)
+    return tuple(SourceRoot(places[source.name], source.path, source.identity) for source in resolved)
 
 
 def _refuse_clash(config: Config, name: bytes, first: bytes, state: State) -> None:
@@ -120,8 +127,11 @@ def _refuse_clash(config: Config, name: bytes, first: bytes, state: State) -> No
 
 def _refuse_empty(resolved: list[Resolved], state: State) -> None:
     for source in resolved:
-        with os.scandir(source.path) as entries:
-            is_empty = next(entries, None) is None
+        try:
+            with os.scandir(source.path) as entries:
+                is_empty = next(entries, None) is None
+        except OSError as error:
+            raise SourceError(f"source {os.fsdecode(source.path)}: {error.strerror}", _NOT_MOUNTED) from error
         if is_empty and state.has_present(*treepath.below(source.name)):
             raise SourceError(
                 f"source {os.fsdecode(source.path)} is empty, but its backup is not",

@@ -86,7 +86,9 @@ def paths_of(tree: Path) -> list[bytes]:
 
 
 def open_line(tree: Path, workers: int, silence_s: float = 300.0) -> Line:
-    sources = (SourceRoot(SourcePlace(b"s", True), os.fsencode(tree / "source")),)
+    found = (tree / "source").stat()
+    identity = found.st_dev, found.st_ino
+    sources = (SourceRoot(SourcePlace(b"s", True), os.fsencode(tree / "source"), identity),)
     scan = ScanSetup(sources, frozenset(), (), os.fspath(tree / "state.db"))
     hashing = HashSetup(sources, "sha256", "content", None, 1, False, False, True)
     return Line(start_fork_server(), Station(Scanner, scan), Station(Hasher, hashing), workers, silence_s)
@@ -247,11 +249,11 @@ def test_a_walk_that_finds_nothing_gives_signs_of_life(monkeypatch: pytest.Monke
 
 
 def test_a_scanner_that_fails_tells_why(tmp_path: Path, tree: Path) -> None:
-    gone = SourceRoot(SourcePlace(b"s", True), os.fsencode(tmp_path / "gone"))
+    gone = SourceRoot(SourcePlace(b"s", True), os.fsencode(tmp_path / "gone"), (0, 0))
     scan = ScanSetup((gone,), frozenset(), (), os.fspath(tree / "state.db"))
     hashing = HashSetup((), "sha256", "content", None, 1, False, False, False)
     with Line(start_fork_server(), Station(Scanner, scan), Station(Hasher, hashing), 1) as line:
-        with pytest.raises(StationError, match="FileNotFoundError"):
+        with pytest.raises(StationError, match="has changed since the run began: No such file"):
             Answers(line).rest()
 
 

@@ -16,6 +16,7 @@ from stores import Store, hash_of, place
 
 from pipeline.model.record import Kind, Stat
 from pipeline.store.folders import Folders, Obstacle, split
+from pipeline.store.metadata import permissions
 from pipeline.store.operation import (
     Describe,
     Identity,
@@ -26,7 +27,8 @@ from pipeline.store.operation import (
     Remove,
     RemoveEmpty,
 )
-from pipeline.store.staging import Damaged, Expected, StagingFile, damage_of, permissions
+from pipeline.store.staging import Damaged, Expected, damage_of
+from pipeline.store.staging_file import StagingFile
 
 ME = (os.geteuid(), os.getegid())
 ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY

@@ -39,7 +39,8 @@ class Area(IntEnum):
 
 
 class Stat(NamedTuple):
-    """The part of `lstat` that matters. `mode` has the type bits; times in nanoseconds since 1970."""
+    """The part of `lstat` that matters. `mode` has the type bits; times in nanoseconds since 1970, at most
+    what 64 bits hold: the years 1677 to 2262."""
 
     mode: int
     uid: int
@@ -52,8 +53,8 @@ class Stat(NamedTuple):
     @classmethod
     def of(cls, found: os.stat_result) -> Stat:
         return cls(
-            found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns,
-            signed64(found.st_ino), found.st_size,
+            found.st_mode, found.st_uid, found.st_gid, within_64_bits(found.st_mtime_ns),
+            within_64_bits(found.st_ctime_ns), signed64(found.st_ino), found.st_size,
         )  # fmt: skip
 
 
@@ -184,6 +185,11 @@ class Held(NamedTuple):
 def signed64(number: int) -> int:
     """An unsigned 64-bit number (an inode) as SQLite's signed one."""
     return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def within_64_bits(time_ns: int) -> int:
+    """The nearest time that can be recorded. Some file systems have more."""
+    return max(-(1 << 63), min((1 << 63) - 1, time_ns))
 
 
 def same_time(stored_ns: int, recorded_ns: int) -> bool:

@@ -15,7 +15,11 @@ from base64 import b64encode
 from collections.abc import Iterator
 
 SEPARATOR = b"\0"
-_LINE_BREAKERS = {"Cc", "Zl", "Zp", "Cs"}
+_ESCAPED = {"Cc", "Cf", "Zl", "Zp", "Cs"}
+"""Control and format characters (which turn the direction of a line, or are invisible), line breaks, no
+UTF-8."""
+_JOINERS = "\u200c\u200d"
+"""Format characters that many scripts and signs are written with."""
 
 
 def is_name(name: bytes) -> bool:
@@ -90,7 +94,13 @@ def escaped(name: bytes) -> str:
     text = name.decode("utf-8", "surrogateescape")
     if text.isprintable() and "\\" not in text:
         return text
-    return "".join(_escape(c) if c == "\\" or unicodedata.category(c) in _LINE_BREAKERS else c for c in text)
+    return "".join(_escape(c) if _is_escaped(c) else c for c in text)
+
+
+def _is_escaped(character: str) -> bool:
+    if character in _JOINERS:
+        return False
+    return character == "\\" or unicodedata.category(character) in _ESCAPED
 
 
 def _escape(character: str) -> str:

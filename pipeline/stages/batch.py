@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import layout
 from pipeline.model import message, treepath
-from pipeline.model.errors import Severity
+from pipeline.model.errors import Severity, SourceError
 from pipeline.model.record import Area, Kind
 from pipeline.stages.setup import SourceRoot
 from pipeline.store.folders import FOLDER_FLAGS, Folders, split
@@ -31,12 +31,33 @@ def unreadable(path: bytes, error: OSError) -> tuple[Any, ...]:
     return message.PROBLEM, path, f"can't read: {error.strerror}", Severity.WARNING
 
 
+def open_source(source: SourceRoot) -> int:
+    """The handle of a source's root. Raises SourceError where it isn't the folder that the run began with:
+    gone, unmounted, or another one under its path."""
+    try:
+        handle = os.open(source.path, FOLDER_FLAGS)
+    except OSError as error:
+        raise _other_source(source, error.strerror or str(error)) from error
+    found = os.fstat(handle)
+    if (found.st_dev, found.st_ino) != source.identity:
+        os.close(handle)
+        raise _other_source(source, "another folder stands there now")
+    return handle
+
+
+def _other_source(source: SourceRoot, cause: str) -> SourceError:
+    shown = treepath.escaped(source.path)
+    return SourceError(
+        f"source {shown} has changed since the run began: {cause}", "Is its disk still mounted?"
+    )
+
+
 class Source:
     """A source with the handles that its files are reached by."""
 
     def __init__(self, source: SourceRoot) -> None:
         self.place = source.place
-        self.root = os.open(source.path, FOLDER_FLAGS)
+        self.root = open_source(source)
         self.folders = Folders(self.root)
 
 

@@ -26,8 +26,10 @@ from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO, VANISHED, Batch, Source
 from pipeline.stages.setup import HashSetup
 from pipeline.store.folders import READ_FLAGS, Folders
+from pipeline.store.metadata import permissions
 from pipeline.store.pieces import pieces
-from pipeline.store.staging import Expected, StagingFile, damage_of, permissions
+from pipeline.store.staging import Expected, damage_of
+from pipeline.store.staging_file import StagingFile
 
 RACY_NS = 2_000_000_000
 ATTEMPTS = 3

@@ -37,7 +37,9 @@ def recover(
     recovery = _Recovery(state, files, number, started_ns)
     with backup_side_errors():
         intents = state.intents()
-        staging.sweep(intents)  # first: what a disk was filled with is the space that the rest needs
+        # First, since what a disk was filled with is the space that the rest needs.
+        for name in staging.sweep(intents):
+            files.set_aside(layout.OWN_FOLDER + b"/staging/" + name)
         if intents:
             recovery.forget_lost(files.apply(intents, redo=True))
             barrier()

@@ -16,12 +16,16 @@ from pipeline.model import treepath
 from pipeline.model.plan import Action, Plan, Store
 from pipeline.model.record import Area, Kind, Record, Stat
 from pipeline.stages import digest
+from pipeline.stages.batch import open_source
 from pipeline.stages.setup import SourceRoot
 from pipeline.store.files import StoredFiles
-from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
+from pipeline.store.folders import READ_FLAGS, Folders, split
 from pipeline.store.journal import Journal
+from pipeline.store.metadata import permissions
 from pipeline.store.operation import Identity
-from pipeline.store.staging import Staged, StagingFile, permissions
+from pipeline.store.pieces import pieces
+from pipeline.store.staging import Staged
+from pipeline.store.staging_file import StagingFile
 from pipeline.store.state import State
 from pipeline.store.system import backup_side_errors
 
@@ -93,7 +97,7 @@ class Repair:
 
     def _stage(self, source: SourceRoot, record: Record) -> Staged | None:
         """The source's content in staging, None where it isn't the recorded one. Raises its OSErrors."""
-        root = os.open(source.path, FOLDER_FLAGS)
+        root = open_source(source)
         folders = Folders(root)
         try:
             folder, name = split(treepath.relative(record.path))
@@ -110,13 +114,12 @@ class Repair:
         if os.fstat(handle).st_size != record.size:
             return None
         state, buffer = self._new_hasher(), bytearray(digest.READ_BYTES)
-        view = memoryview(buffer)
         with backup_side_errors():
             staged = StagingFile(self._staging, next(self._names))
-        while size := os.readv(handle, [buffer]):
-            state.update(view[:size])
+        for piece, is_hole in pieces(handle, buffer, record.size):
+            state.update(piece)
             with backup_side_errors():
-                staged.write(view[:size])
+                staged.write(piece, is_hole)
         if state.digest() != record.digest:
             with backup_side_errors():
                 staged.discard()

@@ -18,10 +18,10 @@ from typing import Any
 from pipeline.filters import Filter
 from pipeline.model import message, treepath
 from pipeline.model.record import Area, Kind, Stat
-from pipeline.stages.batch import unreadable
+from pipeline.stages.batch import open_source, unreadable
 from pipeline.stages.batches import Batches, Send
 from pipeline.stages.setup import ScanSetup, SourceRoot
-from pipeline.store.folders import FOLDER_FLAGS, Folders
+from pipeline.store.folders import Folders
 from pipeline.store.reading import Readable, Reader, read_range
 from pipeline.store.state import translated_errors
 
@@ -97,7 +97,7 @@ class _SourceWalk:
         self._root_path = source.name
         _, high = treepath.below(source.name)
         self._known = Known(lambda low: read_range(state, low, high, with_low=True), source.name)
-        self._root = os.open(source.path, FOLDER_FLAGS)
+        self._root = open_source(source)
         self._folders = Folders(self._root)
         self._filter = exclude
         self._excluded = excluded

@@ -10,10 +10,14 @@ from pipeline.store.target import Root
 
 
 class SourceRoot(NamedTuple):
-    """A source, resolved once at the start of the run. path: absolute, without links."""
+    """A source, resolved once at the start of the run. path: absolute, without links.
+
+    identity: device and inode of the folder, which tell whether it is still the one that stands there.
+    """
 
     place: SourcePlace
     path: bytes
+    identity: tuple[int, int]
 
     @property
     def name(self) -> bytes:

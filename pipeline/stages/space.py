@@ -8,6 +8,7 @@ fits, or that little can be new. Fails with OSError where the backup's disk can'
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +88,10 @@ def _free_bytes(root: Path) -> int:
 
 def _used_bytes(setup: ScanSetup) -> float:
     """No source holds more than what is used of its disk, unless other disks are mounted in it."""
-    devices = {os.stat(source.path).st_dev: os.statvfs(source.path) for source in setup.sources}
+    try:
+        devices = {source.identity[0]: os.statvfs(source.path) for source in setup.sources}
+    except OSError:
+        return math.inf  # the walk says what is wrong
     return sum((found.f_blocks - found.f_bfree) * found.f_frsize for found in devices.values())
 
 

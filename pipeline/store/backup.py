@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.layout import OWN_FOLDER
-from pipeline.model.errors import BackupSideError, DamagedStateError, StateError
+from pipeline.model.errors import BackupSideError, StateError
 from pipeline.store import lock
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.reading import connect_reader
 from pipeline.store.seal import OPENING, set_seal
+from pipeline.store.staging_file import unshare
 from pipeline.store.state import (
     REBUILD_ADVICE,
     SCHEMA,
@@ -32,9 +33,8 @@ from pipeline.store.state import (
     translated_errors,
 )
 from pipeline.store.system import backup_side_errors
-from pipeline.store.trust import check_for_reading, check_for_writing
+from pipeline.store.trust import STATE_FILES, STATE_NAME, check_for_reading, check_for_writing, refuse_links
 
-STATE_NAME = "state.db"
 _OWN_FOLDERS = (b"staging", b"quarantine")
 
 
@@ -70,7 +70,6 @@ def _open_for_writing(cleanup: ExitStack, root: Path, now_ns: int) -> Backup:
     cleanup.callback(os.close, lock.acquire(own, now_ns))
     staging, quarantine = (_own_folder(cleanup, name, own) for name in _OWN_FOLDERS)
     path = root / os.fsdecode(OWN_FOLDER) / STATE_NAME
-    _refuse_links(own)
     state = _open_state(cleanup, path, root, own, now_ns)
     return Backup(root, state, path, root_handle, staging, quarantine)
 
@@ -194,22 +193,13 @@ def _refuse_foreign(root: Path) -> None:
     """A root that isn't empty needs a valid state; without one, nothing in it is touched."""
     if root.exists() and not root.is_dir():
         raise BackupSideError(f"backup_root {root} is not a folder", "Choose another backup_root.")
+    refuse_links(root / os.fsdecode(OWN_FOLDER))
     state = root / os.fsdecode(OWN_FOLDER) / STATE_NAME
     if not _is_fresh(root) and not state.is_file():
         raise StateError(
             f"backup_root {root} is not empty and has no .pipeline/state.db",
             f"Nothing was touched. {REBUILD_ADVICE} A folder that is no backup can't be used as backup_root.",
         )
-
-
-def _refuse_links(own: int) -> None:
-    for name in (STATE_NAME, STATE_NAME + "-wal", STATE_NAME + "-shm"):
-        try:
-            found = os.stat(name, dir_fd=own, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISREG(found.st_mode):
-            raise DamagedStateError(f".pipeline/{name} is not a regular file", REBUILD_ADVICE)
 
 
 def _open_state(cleanup: ExitStack, path: Path, root: Path, own: int, now_ns: int) -> State:
@@ -221,15 +211,26 @@ def _open_state(cleanup: ExitStack, path: Path, root: Path, own: int, now_ns: in
             check_for_writing(reader, path)
         finally:
             reader.close()
+    _unshare_state(own)
     connection = connect_writer(path)
     os.chmod(path, 0o600)
     state = State(with_schema(connection) if fresh else connection)
-    cleanup.callback(_close_and_seal, state, path, own)
+    cleanup.callback(_close_and_seal, state, path)
     state.set_setting(OPENING, now_ns)  # committed with whatever comes first
     return state
 
 
-def _close_and_seal(state: State, path: Path, own: int) -> None:
+def _unshare_state(own: int) -> None:
+    """A twin of the backup, made of hard links, keeps its state: SQLite would write into it."""
+    for name in map(os.fsencode, STATE_FILES):
+        with suppress(FileNotFoundError):
+            os.unlink(b"own-" + name, dir_fd=own)  # of a run that was killed
+        with suppress(FileNotFoundError):
+            if os.stat(name, dir_fd=own, follow_symlinks=False).st_nlink > 1:
+                unshare(own, name, own, b"own-" + name)
+
+
+def _close_and_seal(state: State, path: Path) -> None:
     """Where that fails (no space, a disk that is gone) there is no seal: the next run looks through all."""
     try:
         with suppress(OSError, sqlite3.Error):
@@ -237,7 +238,7 @@ def _close_and_seal(state: State, path: Path, own: int) -> None:
             opening = state.setting(OPENING)
             state.close()
             if opening is not None:
-                set_seal(own, path, int(opening))
+                set_seal(path, int(opening))
     finally:
         state.close()
 

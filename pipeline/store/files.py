@@ -28,6 +28,7 @@ from pipeline.model.errors import Problem, Severity
 from pipeline.model.record import signed64
 from pipeline.store import system
 from pipeline.store.folders import Folders, Obstacle, split
+from pipeline.store.metadata import change_owner, describe
 from pipeline.store.operation import (
     Describe,
     Identity,
@@ -39,10 +40,9 @@ from pipeline.store.operation import (
     Remove,
     RemoveEmpty,
 )
+from pipeline.store.staging_file import unshare
 
 Hash = Callable[[int], bytes]
-_OWNER_NOT_SUPPORTED = (errno.EPERM, errno.EINVAL, errno.ENOTSUP)
-MAY_CHANGE_OWNER = os.geteuid() == 0
 
 
 class Lost(Exception):
@@ -209,6 +209,8 @@ class StoredFiles:
         ):
             self._warn("left alone: it is not what was stored here", op.target)
             return
+        if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+            unshare(parent, name, self._staging, b"d-%x" % found.st_ino)
         describe(parent, name, op.is_link, op.mode, op.uid, op.gid, op.mtime_ns)
 
     def _mark(self, target: bytes) -> None:
@@ -285,33 +287,6 @@ class StoredFiles:
 
     def _warn(self, cause: str, at: bytes) -> None:
         self._problems.append(Problem(Severity.WARNING, None, cause, at))
-
-
-def describe(parent: int, name: bytes, is_link: bool, mode: int, uid: int, gid: int, mtime_ns: int) -> None:
-    """Mode, owner and mtime of a stored file or link. A link has no mode of its own."""
-    change_owner(uid, gid, name=name, parent=parent)
-    if not is_link:
-        # O_PATH, since the file may not be readable even for its owner; /proc resolves it to the inode.
-        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            os.chmod(f"/proc/self/fd/{handle}", mode)
-        finally:
-            os.close(handle)
-    os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
-
-
-def change_owner(uid: int, gid: int, *, handle: int = -1, name: bytes = b"", parent: int = -1) -> None:
-    """As root, where the file system has owners. The state has the true owner in any case."""
-    if not MAY_CHANGE_OWNER:
-        return
-    try:
-        if handle >= 0:
-            os.chown(handle, uid, gid)
-        else:
-            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _OWNER_NOT_SUPPORTED:
-            raise
 
 
 def _exists(name: bytes, folder: int) -> bool:

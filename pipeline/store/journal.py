@@ -40,6 +40,7 @@ from pipeline.model.plan import (
 from pipeline.model.record import Kind, Record, Stat, Version
 from pipeline.store import system
 from pipeline.store.files import StoredFiles
+from pipeline.store.metadata import permissions
 from pipeline.store.operation import (
     Describe,
     Identity,
@@ -51,7 +52,7 @@ from pipeline.store.operation import (
     RemoveEmpty,
 )
 from pipeline.store.operation import Remove as RemoveName
-from pipeline.store.staging import Adopted, Damaged, Expected, Staged, Staging, permissions
+from pipeline.store.staging import Adopted, Damaged, Expected, Staged, Staging
 from pipeline.store.state import State
 from pipeline.store.system import backup_side_errors
 

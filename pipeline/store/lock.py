@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import NamedTuple
 
 import orjson
 
-from pipeline.model.errors import LockedError
+from pipeline.model.errors import BackupSideError, LockedError
+from pipeline.store.folders import FOLDER_FLAGS
 
 LOCK_NAME = b"lock"
+_ADVICE = "Remove it while no run is at work, then try again."
 _ATTEMPTS = 6
 _PAUSE_S = 0.01
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
@@ -34,10 +37,11 @@ class Holder(NamedTuple):
 
 
 def acquire(folder: int, now_ns: int) -> int:
-    """The handle that holds the lock until it is closed. Raises LockedError where another run holds it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(LOCK_NAME, flags, 0o600, dir_fd=folder)
-    _lock(handle)
+    """The handle that holds the lock until it is closed. Raises LockedError where another run holds it, and
+    BackupSideError where something else stands in its place."""
+    handle = _open_and_lock(folder, os.O_RDWR | os.O_CREAT)
+    if os.fstat(handle).st_nlink > 1:
+        handle = _own_lock(folder, handle)
     os.ftruncate(handle, 0)
     os.pwrite(handle, orjson.dumps({"pid": os.getpid(), "start": start_text(now_ns)}), 0)
     return handle
@@ -46,20 +50,20 @@ def acquire(folder: int, now_ns: int) -> int:
 def acquire_for_reading(folder: int) -> int | None:
     """The same for a dry run, which writes nothing, not even the lock's text. None: there is no lock yet."""
     try:
-        handle = os.open(LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        return _open_and_lock(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    _lock(handle)
-    return handle
 
 
 def holder(own_folder: Path) -> Holder | None:
     """Who holds the lock now; None where nobody does. own_folder: `.pipeline`. Writes nothing."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    folder = os.open(own_folder, FOLDER_FLAGS)
     try:
-        handle = os.open(own_folder / os.fsdecode(LOCK_NAME), flags)
+        handle = _open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
+    finally:
+        os.close(folder)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
@@ -70,6 +74,53 @@ def holder(own_folder: Path) -> Holder | None:
         return None
     finally:
         os.close(handle)
+
+
+def _open(folder: int, flags: int) -> int:
+    """Nothing is followed or waited for. Raises FileNotFoundError, and BackupSideError for what is no
+    file."""
+    try:
+        handle = os.open(
+            LOCK_NAME, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder
+        )
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BackupSideError(f".pipeline/lock can't be opened: {error.strerror}", _ADVICE) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise BackupSideError(".pipeline/lock is not a file", _ADVICE)
+    return handle
+
+
+def _open_and_lock(folder: int, flags: int) -> int:
+    """Looked at again afterwards: whoever had it may have put a new one in its place."""
+    while True:
+        handle = _open(folder, flags)
+        _lock(handle)
+        try:
+            now = os.stat(LOCK_NAME, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            now = None
+        if now is not None and now.st_ino == os.fstat(handle).st_ino:
+            return handle
+        os.close(handle)
+
+
+def _own_lock(folder: int, shared: int) -> int:
+    """Its other name is somebody else's, a twin of the backup made of hard links: not to be written into, nor
+    to hold up this one. A new lock takes its place while the old one is held."""
+    draft = LOCK_NAME + b".new"
+    try:
+        os.unlink(draft, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(draft, flags, 0o600, dir_fd=folder)
+    _lock(handle)
+    os.rename(draft, LOCK_NAME, src_dir_fd=folder, dst_dir_fd=folder)
+    os.close(shared)
+    return handle
 
 
 def start_text(start_ns: int) -> str:

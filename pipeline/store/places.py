@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from pipeline.model import treepath
+from pipeline.store.whole import read_whole, replace_whole
 
 NOTE_NAME = "sources.json"
 
@@ -29,17 +30,14 @@ def write_note(own: Path, sources: list[tuple[bytes, bool]]) -> None:
         }
         for name, at_root in sources
     ]
-    draft = own / f"{NOTE_NAME}.new"
-    draft.write_bytes(orjson.dumps(lines, option=orjson.OPT_INDENT_2))
-    draft.chmod(0o600)
-    draft.replace(own / NOTE_NAME)
+    replace_whole(own, NOTE_NAME, orjson.dumps(lines, option=orjson.OPT_INDENT_2))
 
 
 def read_note(own: Path) -> dict[bytes, bool] | None:
     try:
-        lines = orjson.loads((own / NOTE_NAME).read_bytes())
+        lines = orjson.loads(read_whole(own / NOTE_NAME) or b"")
         found = {b64decode(line["name_b64"], validate=True): bool(line["at_root"]) for line in lines}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None
     is_possible = all(map(treepath.is_name, found)) and sum(found.values()) <= 1
     return found if found and is_possible else None

@@ -14,15 +14,14 @@ from pathlib import Path
 
 from pipeline.model.errors import DamagedStateError
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
-from pipeline.store.backup import STATE_NAME, with_schema
-from pipeline.store.folders import FOLDER_FLAGS
+from pipeline.store.backup import with_schema
 from pipeline.store.reading import connect_reader
 from pipeline.store.seal import OPENING, set_seal
 from pipeline.store.state import connect_writer
-from pipeline.store.trust import check_whole
+from pipeline.store.trust import STATE_FILES, STATE_NAME, check_whole, is_regular
 
 NEW_NAME = "state.db.new"
-_SUFFIXES = ("", "-wal", "-shm")
+_SUFFIXES = tuple(name.removeprefix(STATE_NAME) for name in STATE_FILES)
 _FIELDS = ", ".join("?" * len(Record._fields))
 _FILE = f"kind = {Kind.FILE:d}"
 
@@ -52,7 +51,7 @@ _FINISH = (
 def is_sound(folder: Path) -> bool:
     """Whether there is a state that can be used, every page of it. A newer program's raises StateError."""
     path = folder / STATE_NAME
-    if not path.is_file():
+    if not is_regular(path):
         return False
     try:
         connection = connect_reader(path)
@@ -138,12 +137,8 @@ class NewState:
         self._connection.close()
         old = self._folder / STATE_NAME
         had_one = os.path.lexists(old)
-        own = os.open(self._folder, FOLDER_FLAGS)
-        try:
-            self._exchange(old, aside)
-            set_seal(own, old, self._opening)
-        finally:
-            os.close(own)
+        self._exchange(old, aside)
+        set_seal(old, self._opening)
         return had_one
 
     def _exchange(self, old: Path, aside: str) -> None:

@@ -11,7 +11,6 @@ rots itself is none. Fails with OSError.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import orjson
 import xxhash
 
 from pipeline.store.reading import Readable
+from pipeline.store.whole import read_whole, replace_whole
 
 SEAL_NAME = "state.seal"
 OPENING = "opening"
@@ -34,14 +34,10 @@ class Seal(NamedTuple):
     checksum: str
 
 
-def set_seal(own: int, state: Path, opening: int) -> None:
-    """After the writer's connection was closed, under its lock. own: the handle of `.pipeline`."""
-    line = orjson.dumps(_seal_of(state, opening)._asdict())
-    draft = f"{SEAL_NAME}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(draft, flags, 0o600, dir_fd=own), "wb") as file:
-        file.write(line + b"\n" + line + b"\n")
-    os.replace(draft, SEAL_NAME, src_dir_fd=own, dst_dir_fd=own)
+def set_seal(state: Path, opening: int) -> None:
+    """After the writer's connection was closed, under its lock."""
+    line = orjson.dumps(_seal_of(state, opening)._asdict()) + b"\n"
+    replace_whole(state.parent, SEAL_NAME, line + line)
 
 
 def is_intact(connection: Readable, state: Path) -> bool | None:
@@ -73,10 +69,7 @@ def _seal_of(state: Path, opening: int) -> Seal:
 
 
 def _read(state: Path) -> Seal | None:
-    try:
-        text = state.with_name(SEAL_NAME).read_bytes()
-    except FileNotFoundError:
-        return None
+    text = read_whole(state.with_name(SEAL_NAME)) or b""
     first, _, second = text.removesuffix(b"\n").partition(b"\n")
     if not first or first != second:
         return None

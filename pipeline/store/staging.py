@@ -15,14 +15,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pipeline.model.record import Kind, Stat, same_time, signed64
-from pipeline.store.files import change_owner, describe
-from pipeline.store.folders import Folders, split
+from pipeline.store.folders import READ_FLAGS, Folders, split
+from pipeline.store.metadata import describe, permissions
 from pipeline.store.operation import Identity, Operation, Place
 from pipeline.store.pieces import pieces
+from pipeline.store.staging_file import StagingFile
 
 _NO_HARD_LINK = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _COPY_BYTES = 1 << 20
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Damaged(Exception):
@@ -56,46 +56,6 @@ class Expected(NamedTuple):
     digest: bytes | None
     target: bytes | None
     mtime_ns: int
-
-
-def permissions(mode: int) -> int:
-    """The mode of a stored file: as in the source, but nothing in a backup runs with somebody's rights."""
-    return stat.S_IMODE(mode) & 0o1777
-
-
-class StagingFile:
-    """One file that is being written to staging."""
-
-    def __init__(self, folder: int, name: bytes) -> None:
-        self._folder = folder
-        self.name = name
-        self._handle = os.open(name, _CREATE, 0o600, dir_fd=folder)
-        self._has_holes = False
-
-    def write(self, data: memoryview, is_hole: bool = False) -> None:
-        """is_hole: the bytes are all zero, and nothing is written for them."""
-        if is_hole:
-            self._has_holes = True
-            os.lseek(self._handle, len(data), os.SEEK_CUR)
-            return
-        while data:
-            data = data[os.write(self._handle, data) :]
-
-    def finish(self, found: Stat, mode: int) -> int:
-        """Give it its metadata (mode: permission bits) and close it. Returns its inode."""
-        try:
-            if self._has_holes:
-                os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR))
-            change_owner(found.uid, found.gid, handle=self._handle)
-            os.fchmod(self._handle, mode)  # after the owner, whose change clears set-id bits
-            os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
-            return signed64(os.fstat(self._handle).st_ino)
-        finally:
-            os.close(self._handle)
-
-    def discard(self) -> None:
-        os.close(self._handle)
-        os.unlink(self.name, dir_fd=self._folder)
 
 
 def damage_of(folders: Folders, at: bytes, expected: Expected) -> str | None:
@@ -169,8 +129,7 @@ class Staging:
             os.symlink(expected.target, staged, dir_fd=self._folder)
             describe(self._folder, staged, True, 0, found.uid, found.gid, found.mtime_ns)
             return
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        source, copy = os.open(name, flags, dir_fd=parent), StagingFile(self._folder, staged)
+        source, copy = os.open(name, READ_FLAGS, dir_fd=parent), StagingFile(self._folder, staged)
         try:
             for piece, is_hole in pieces(source, bytearray(_COPY_BYTES), expected.size):
                 copy.write(piece, is_hole)
@@ -209,10 +168,18 @@ class Staging:
     def discard(self, name: bytes) -> None:
         os.unlink(name, dir_fd=self._folder)
 
-    def sweep(self, intents: Iterable[Operation] = ()) -> None:
-        """Unlink what a cut run, or a replaced worker, has left, but for what the pending intents need."""
+    def sweep(self, intents: Iterable[Operation] = ()) -> list[bytes]:
+        """Unlink what a cut run, or a replaced worker, has left, but for what the pending intents need.
+
+        Returns the names of folders, which nobody of ours has made.
+        """
         needed = {operation.staged for operation in intents if isinstance(operation, Place)}
+        folders = []
         with os.scandir(self._folder) as entries:
-            names = {os.fsencode(entry.name) for entry in entries}
-        for name in names - needed:
-            os.unlink(name, dir_fd=self._folder)
+            found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_folder in found:
+            if is_folder:
+                folders.append(name)
+            elif name not in needed:
+                os.unlink(name, dir_fd=self._folder)
+        return folders

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from pipeline.model import treepath
 from pipeline.model.errors import RestoreError
-from pipeline.store.files import MAY_CHANGE_OWNER, change_owner, describe
 from pipeline.store.folders import FOLDER_FLAGS, Folders, Obstacle
-from pipeline.store.staging import StagingFile
+from pipeline.store.metadata import MAY_CHANGE_OWNER, change_owner, describe
+from pipeline.store.staging_file import StagingFile
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _STAGING_NAME = re.compile(rb"\.restore-[0-9]+-[0-9a-f]{12}")

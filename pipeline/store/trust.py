@@ -9,18 +9,40 @@ StateError (a newer program's) and DamagedStateError.
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from pipeline.model import treepath
-from pipeline.model.errors import DamagedStateError, StateError
+from pipeline.model.errors import BackupSideError, DamagedStateError, StateError
 from pipeline.store.reading import Readable
 from pipeline.store.seal import SEAL_NAME, is_intact
 from pipeline.store.soundness import unsound_rows
 from pipeline.store.state import REBUILD_ADVICE, SCHEMA_VERSION, source_places
 
+STATE_NAME = "state.db"
+STATE_FILES = (STATE_NAME, STATE_NAME + "-wal", STATE_NAME + "-shm")
 _SEALED_BYTES = 64 << 20  # checking the seal takes some 20 ms
 _LOOKED_THROUGH_BYTES = 8 << 20  # takes some 25 ms
 _SEAL_ADVICE = f"If you have changed it yourself, remove .pipeline/{SEAL_NAME} and try again. "
+
+
+def refuse_links(own: Path) -> None:
+    """Before SQLite, which would follow them, and make files of its own where they lead. own: `.pipeline`."""
+    if own.is_symlink():
+        raise BackupSideError(f"{own} is a link", "Move it away, then run again.")
+    for name in STATE_FILES:
+        place = own / name
+        if os.path.lexists(place) and not is_regular(place):
+            raise DamagedStateError(f".pipeline/{name} is not a regular file", REBUILD_ADVICE)
+
+
+def is_regular(place: Path) -> bool:
+    """Whether there is a file, which no link leads to."""
+    try:
+        return stat.S_ISREG(place.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def check_for_reading(connection: Readable, path: Path) -> None:

@@ -89,5 +89,5 @@ def _sources(config: Config, backup: Backup) -> tuple[dict[bytes, SourceRoot], d
             why_not[os.fsencode(source.name)] = error.cause
             continue
         if resolved.name in places:
-            found[resolved.name] = SourceRoot(places[resolved.name], resolved.path)
+            found[resolved.name] = SourceRoot(places[resolved.name], resolved.path, resolved.identity)
     return found, why_not

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,12 +20,11 @@ from pipeline.config import Config
 from pipeline.layout import SourcePlace
 from pipeline.model import treepath
 from pipeline.model.errors import ArgumentError, BackupSideError, DamagedStateError, StateError
-from pipeline.store.backup import STATE_NAME
 from pipeline.store.past import NOW, RunRow, runs
 from pipeline.store.reading import Reader
 from pipeline.store.soundness import unsound_rows
 from pipeline.store.state import REBUILD_ADVICE, source_places, translated_errors
-from pipeline.store.trust import check_for_reading
+from pipeline.store.trust import STATE_NAME, check_for_reading, is_regular, refuse_links
 
 LOWEST, HIGHEST = b"", treepath.HIGHEST
 """Every tree path lies between them."""
@@ -51,9 +49,10 @@ class Opened(NamedTuple):
 @contextmanager
 def open_for_reading(config: Config) -> Iterator[Opened]:
     path = config.backup_root / os.fsdecode(layout.OWN_FOLDER) / STATE_NAME
+    refuse_links(path.parent)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StateError(f"{path} is not a file", REBUILD_ADVICE)
+        if not is_regular(path):
+            raise FileNotFoundError
         with translated_errors():
             state = Reader(path)
     except FileNotFoundError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from pipeline.model import treepath
+from pipeline.store.whole import read_whole, replace_whole
 
 _NAME = "verify-position.json"
 
@@ -30,9 +31,7 @@ def write_position(log_dir: Path, root: Path, path: bytes) -> str | None:
     positions = _positions(log_dir) | {_key(root): b64encode(path).decode("ascii")}
     try:
         log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = log_dir / f"{_NAME}.{os.getpid()}"
-        draft.write_bytes(orjson.dumps(positions))
-        draft.replace(log_dir / _NAME)
+        replace_whole(log_dir, _NAME, orjson.dumps(positions))
     except OSError as error:
         return f"{log_dir} can't be written: {error.strerror}"
     return None
@@ -45,7 +44,7 @@ def _key(root: Path) -> str:
 
 def _positions(log_dir: Path) -> dict[str, str]:
     try:
-        found = orjson.loads((log_dir / _NAME).read_bytes())
-    except (OSError, ValueError):
+        found = orjson.loads(read_whole(log_dir / _NAME) or b"")
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -2,8 +2,8 @@
 
 In: a folder for images, a kind (`ext4`, `xfs`, `btrfs`). Out: a mounted file system. Guarantees: what `cut`
 leaves is what that file system itself would find after a power cut at this instant; a copy of an image keeps
-all inodes. Needs root, loop devices and the file system's own mkfs: `need` skips where they are missing, unless
-FAULT_TOOLS=required says that they must be here.
+all inodes. Needs root, loop devices and the file system's own mkfs: `need` skips where they are missing,
+unless FAULT_TOOLS=required says that they must be here.
 """
 
 from __future__ import annotations

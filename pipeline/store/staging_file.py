@@ -1,0 +1,72 @@
+"""One new file in staging: written, given its metadata, and named only then.
+
+In: bytes. Out: a staged name. Guarantees: made exclusively, 0600, never through a link; what is a hole in the
+bytes is one on the disk. Fails with OSError.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.model.record import Stat, signed64
+from pipeline.store.folders import READ_FLAGS
+from pipeline.store.metadata import change_owner
+from pipeline.store.pieces import pieces
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_BYTES = 1 << 20
+
+
+class StagingFile:
+    """One file that is being written to staging."""
+
+    def __init__(self, folder: int, name: bytes) -> None:
+        self._folder = folder
+        self.name = name
+        self._handle = os.open(name, _CREATE, 0o600, dir_fd=folder)
+        self._has_holes = False
+
+    def write(self, data: memoryview, is_hole: bool = False) -> None:
+        """is_hole: the bytes are all zero, and nothing is written for them."""
+        if is_hole:
+            self._has_holes = True
+            os.lseek(self._handle, len(data), os.SEEK_CUR)
+            return
+        while data:
+            data = data[os.write(self._handle, data) :]
+
+    def sync(self) -> None:
+        os.fsync(self._handle)
+
+    def finish(self, found: Stat, mode: int) -> int:
+        """Give it its metadata (mode: permission bits) and close it. Returns its inode."""
+        try:
+            if self._has_holes:
+                os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR))
+            change_owner(found.uid, found.gid, handle=self._handle)
+            os.fchmod(self._handle, mode)  # after the owner, whose change clears set-id bits
+            os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
+            return signed64(os.fstat(self._handle).st_ino)
+        finally:
+            os.close(self._handle)
+
+    def discard(self) -> None:
+        os.close(self._handle)
+        os.unlink(self.name, dir_fd=self._folder)
+
+
+def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
+    """A file that has names elsewhere, too, becomes one of our own, so that what is done to it stays here.
+
+    On the disk before it takes its name. staged: a name that nobody else uses.
+    """
+    source = os.open(name, READ_FLAGS, dir_fd=parent)
+    try:
+        found, copy = os.fstat(source), StagingFile(staging, staged)
+        for piece, is_hole in pieces(source, bytearray(_READ_BYTES), found.st_size):
+            copy.write(piece, is_hole)
+        copy.sync()
+        copy.finish(Stat.of(found), found.st_mode & 0o7777)
+    finally:
+        os.close(source)
+    os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=parent)
