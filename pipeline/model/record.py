@@ -108,6 +108,19 @@ class Record(NamedTuple):
         """Whether the path was in the source when it was last looked at."""
         return self.area != Area.DELETED
 
+    def is_current(self, found: Stat, unsettled: bool) -> bool:
+        """Whether the record needs no renewal at all: metadata, change detection, and presence."""
+        return (
+            self.is_present
+            and self.mtime_ns == found.mtime_ns
+            and self.ctime_ns == found.ctime_ns
+            and self.mode == found.mode
+            and self.inode == found.inode
+            and self.uid == found.uid
+            and self.gid == found.gid
+            and bool(self.unsettled) == unsettled
+        )
+
 
 PENDING_MODE = stat.S_IFDIR
 """Mode of a folder's record between its making (0700) and its opening up after its content."""

@@ -212,7 +212,7 @@ class Hasher:
         if record is None or not same or damage is not None:
             read = self._stage(handle, read, batch)
         unsettled = not read.settled or max(read.found.mtime_ns, read.found.ctime_ns) > read_ns - RACY_NS
-        if record is not None and same and damage is None and _is_current(record, read.found, unsettled):
+        if record is not None and same and damage is None and record.is_current(read.found, unsettled):
             batch.is_unchanged(name)
             return
         staged, inode = read.staged if read.staged is not None else (None, 0)
@@ -240,7 +240,7 @@ class Hasher:
                 named = self._finish(staged, found, batch) if staged is not None else None
                 return _Read(found, read_digest, in_buffer, named, settled)
             if staged is not None:
-                staged.discard()
+                self._discard(staged)
             before = after
         raise AssertionError("the last attempt returns")
 
@@ -272,7 +272,7 @@ class Hasher:
                 self._alive(len(piece))
         except OSError:
             if staged is not None:
-                staged.discard()
+                self._discard(staged)
             raise
         return state.digest(), False, staged, offset
 
@@ -293,6 +293,12 @@ class Hasher:
             staged.write(piece, is_hole)
         except OSError as error:
             # What was written so far is swept with the rest of staging.
+            raise BackupSideFailed(_write_cause(error)) from error
+
+    def _discard(self, staged: StagingFile) -> None:
+        try:
+            staged.discard()
+        except OSError as error:
             raise BackupSideFailed(_write_cause(error)) from error
 
     def _stage(self, handle: int, read: _Read, batch: Batch) -> _Read:
@@ -338,7 +344,7 @@ class Hasher:
             record = Record._make(row)
             if record.kind == Kind.LINK and record.target == target:
                 damage = self._damage(record, name, batch)
-                if damage is None and _is_current(record, Stat(*found), unsettled=False):
+                if damage is None and record.is_current(Stat(*found), unsettled=False):
                     batch.is_unchanged(name)
                     return
         batch.found(path, Kind.LINK, found, target, row is not None, damage)
@@ -349,7 +355,7 @@ class Hasher:
         path = batch.path + b"\0" + name
         if row is not None:
             record = Record._make(row)
-            if record.kind == Kind.SPECIAL and _is_current(record, Stat(*found), unsettled=False):
+            if record.kind == Kind.SPECIAL and record.is_current(Stat(*found), unsettled=False):
                 return
         batch.found(path, Kind.SPECIAL, found, None, row is not None, None)
 
@@ -377,20 +383,6 @@ class Hasher:
                 return "gone"
             raise BackupSideFailed(f"can't look at the backup: {error.strerror}") from error
         return None
-
-
-def _is_current(record: Record, found: Stat, unsettled: bool) -> bool:
-    """Whether a record needs no renewal at all: metadata, change detection, and presence."""
-    return (
-        record.is_present
-        and record.mtime_ns == found.mtime_ns
-        and record.ctime_ns == found.ctime_ns
-        and record.mode == found.mode
-        and record.inode == found.inode
-        and record.uid == found.uid
-        and record.gid == found.gid
-        and bool(record.unsettled) == unsettled
-    )
 
 
 def _write_cause(error: OSError) -> str:
