@@ -41,11 +41,11 @@ def descendants(pid: int) -> list[int]:
 
 
 def stations(pid: int) -> list[int]:
-    """The scanner and the workers: what a fork server has started, or else the children themselves."""
+    """The scanner and the workers, in the order of their ids: what the fork server has started."""
     below = {child: parent_of(child) for child in descendants(pid)}
-    started = [child for child, parent in below.items() if parent in below]
-    direct = [child for child in below if "resource_tracker" not in command_line(child)]
-    return started or [child for child in direct if "forkserver" not in command_line(child)]
+    direct = [child for child, parent in below.items() if parent == pid]
+    servers = [child for child in direct if "forkserver" in command_line(child)]
+    return [child for child, parent in below.items() if parent in servers]
 
 
 def has_open(pid: int, place: Path) -> bool:

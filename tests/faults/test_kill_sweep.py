@@ -48,6 +48,7 @@ def sweep(eventful: Eventful, disk: Disk, calls: Sequence[Call], before: str = "
         with mounted(eventful.copy(disk)):
             run_killed_at(eventful.backup, call)
             eventful.finish(f"{before}killed at {call}: {call.text[:100]}")
+    print(f"{before}killed at {len(calls)} calls")
 
 
 def spread(calls: Sequence[Call], count: int) -> list[Call]:

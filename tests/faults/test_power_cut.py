@@ -60,6 +60,7 @@ def sweep(eventful: Eventful, calls: Sequence[Call], log: int = LOG_FLUSHED) -> 
     for call in calls:
         with mounted(cut_at(eventful, call, log)):
             eventful.finish(f"power cut ({log}) at {call}: {call.text[:100]}")
+    print(f"{eventful.before.kind}: power cut ({log}) at {len(calls)} calls")
 
 
 def in_between(calls: Sequence[Call]) -> list[Call]:
