@@ -27,7 +27,9 @@ def test_hashing(benchmark: Any, tmp_path: Path, algorithm: str, size_bytes: int
     count = TOTAL_BYTES // size_bytes
     for number in range(count):
         (tmp_path / f"{number:06d}").write_bytes(os.urandom(size_bytes))
-    source = SourceRoot(SourcePlace(b"data", at_root=True), os.fsencode(tmp_path))
+    found = tmp_path.stat()
+    identity = found.st_dev, found.st_ino
+    source = SourceRoot(SourcePlace(b"data", at_root=True), os.fsencode(tmp_path), identity)
     setup = HashSetup((source,), algorithm, "content", None, 1, False, False, False)
     hasher = Hasher(setup, 1, lambda size: None)
     items = [(message.INSIDE, b"data"), *((message.FILE, b"%06d" % n, None) for n in range(count))]
