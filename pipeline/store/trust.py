@@ -61,7 +61,7 @@ def check_for_writing(connection: Readable, path: Path) -> None:
     """Everything, however long it takes."""
     _check_form(connection)
     if not _has_seal(connection, path):
-        _look_through(connection)
+        _look_through(connection, "integrity_check")  # the indexes, too: decisions are made by them
         rows = connection.execute("SELECT name, at_root FROM sources").fetchall()
         for row, wrong in unsound_rows(connection, source_places(rows)):
             shown = treepath.shown(row) if isinstance(row, bytes) else repr(row)
@@ -96,7 +96,7 @@ def _has_seal(connection: Readable, path: Path) -> bool:
     return bool(is_sealed)
 
 
-def _look_through(connection: Readable) -> None:
-    wrong = connection.execute("PRAGMA quick_check(1)").fetchall()[0][0]
+def _look_through(connection: Readable, pragma: str = "quick_check") -> None:
+    wrong = connection.execute(f"PRAGMA {pragma}(1)").fetchall()[0][0]
     if wrong != "ok":
         raise DamagedStateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)
