@@ -78,8 +78,8 @@ def test_power_cut_among_the_renames(eventful: Eventful) -> None:
     "every", [pytest.param(2, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.sweep)]
 )
 def test_power_cut_at_every_step(eventful: Eventful, every: int) -> None:
-    """The same at every step of the protocol, or every second one; at every third of these the journal is lost
-    as well, so that more is undone, but in the file system's own order."""
+    """The same at every step of the protocol, or every second one; at every third of these the journal is
+    lost as well, so that more is undone, but in the file system's own order."""
     calls = steps(eventful)
     assert len(calls) > 60
     sweep(eventful, calls[::every])
