@@ -97,7 +97,7 @@ def assert_no_harm(backup: Backup, damage: Damage) -> str:
 SIZES = [
     pytest.param(2, 1, id="some"),
     pytest.param(24, 8, id="many", marks=pytest.mark.slow),
-    pytest.param(600, 40, id="most", marks=pytest.mark.sweep),
+    pytest.param(200, 20, id="most", marks=pytest.mark.sweep),
 ]
 
 
