@@ -30,6 +30,18 @@ def make_tree(root: Path, files: int, folders: int, mean_bytes: int = 8192, seed
     return total_bytes
 
 
+def make_large(root: Path, files: int = 16, size_bytes: int = 128 << 20, seed: int = 2) -> None:
+    """Write a few large files with different contents."""
+    choose = random.Random(seed)
+    root.mkdir(parents=True)
+    piece = choose.randbytes(1 << 20)
+    for number in range(files):
+        with (root / f"large{number:02d}").open("wb") as file:
+            for index in range(size_bytes >> 20):
+                file.write(piece[index % 997 :] + piece[: index % 997])
+            file.write(b"%d" % number)
+
+
 def write_config(folder: Path) -> Path:
     """A configuration that backs up `folder/data` into `folder/backup`."""
     file = folder / "config.toml"
