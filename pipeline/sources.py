@@ -17,6 +17,7 @@ from pipeline.layout import RESERVED_TOP, is_version_name
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError, SourceError
 from pipeline.stages.setup import SourceRoot
+from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.mounts import Mounts
 from pipeline.store.state import State
 
@@ -43,15 +44,19 @@ def resolve_one(source: Source) -> Resolved:
     """One source as it is on the disk now. Raises SourceError where it can't be listed."""
     try:
         path = source.path.resolve(strict=True)
-        identity = _identity(path)
-        with os.scandir(path):
-            pass
+        # Opened, not only looked at: that is what mounts what is mounted on demand.
+        handle = os.open(path, FOLDER_FLAGS)
+        try:
+            with os.scandir(handle):
+                found = os.fstat(handle)
+        finally:
+            os.close(handle)
     except OSError as error:
         raise SourceError(
             f"source {source.path}: {error.strerror}",
             _NOT_MOUNTED,
         ) from error
-    return Resolved(os.fsencode(source.name), os.fsencode(path), identity)
+    return Resolved(os.fsencode(source.name), os.fsencode(path), (found.st_dev, found.st_ino))
 
 
 def check_places(config: Config, resolved: list[Resolved]) -> None:

@@ -32,7 +32,7 @@ WINDOW_BATCHES = 64
 SILENCE_S = 300.0
 DEATHS_IN_A_ROW = 16
 TICK_S = 0.2
-HANDLES_PER_WORKER = 4
+HANDLES_PER_WORKER = 5
 HANDLES_OF_THE_REST = 44
 """What a process has open beside its workers' pipes, generously: the state, folders, logs, the walker."""
 

@@ -40,11 +40,16 @@ def of_file(
     buffer: bytearray | None = None,
     has_read: Callable[[int], None] | None = None,
 ) -> bytes:
-    """The digest of an open file from its start. has_read: told the bytes of each read. Raises OSError."""
+    """The digest of an open file from its start. has_read: told now and then how many bytes were read since.
+    Raises OSError."""
     buffer = bytearray(READ_BYTES) if buffer is None else buffer
-    state = new_hasher()
+    state, untold_bytes = new_hasher(), 0
     for piece, _ in pieces(handle, buffer, _NO_LIMIT):
         state.update(piece)
-        if has_read is not None:
-            has_read(len(piece))
+        untold_bytes += len(piece)
+        if has_read is not None and untold_bytes >= READ_BYTES:
+            has_read(untold_bytes)
+            untold_bytes = 0
+    if has_read is not None:
+        has_read(untold_bytes)
     return state.digest()

@@ -32,7 +32,8 @@ class ForeignWalk:
 
     def walk(self) -> None:
         with translated_errors():
-            for number, (at, is_folder) in enumerate(walk_backup(self._contents.folders, self._cant_list)):
+            walk = walk_backup(self._contents.folders, self._cant_list, self._batches.beat)
+            for number, (at, is_folder) in enumerate(walk):
                 if number % _POSITION_EVERY == 0:
                     self._batches.add((message.POSITION, at))  # a sign of life where all is well
                 self._batches.beat()

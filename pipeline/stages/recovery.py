@@ -17,6 +17,7 @@ from pipeline.model import treepath
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.record import Kind, Record, Version, VersionStatus
 from pipeline.planner import Context
+from pipeline.stages.batch import VANISHED
 from pipeline.store.files import StoredFiles
 from pipeline.store.folders import split
 from pipeline.store.operation import Place
@@ -105,7 +106,9 @@ class _Recovery:
             handle = os.open(
                 name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._files.folders.at(folder)
             )
-        except OSError:
+        except OSError as error:
+            if error.errno not in VANISHED:
+                raise  # a file that can't be opened isn't lost
             return False
         try:
             return self._files.hash_file(handle) == expected.digest

@@ -26,7 +26,8 @@ from pipeline.store.reading import Readable, Reader, read_range
 from pipeline.store.state import translated_errors
 
 _KIND, _SIZE, _AREA = 1, 8, 11  # positions in a record's row
-_BEAT_EVERY = 10_000
+_UNCOUNTED_BYTES = 64 << 10
+_BEAT_EVERY = 256
 
 Row = tuple[Any, ...]
 
@@ -81,6 +82,9 @@ class Scanner:
             for source in self._setup.sources:
                 _SourceWalk(source, self._state, self._filter, self._setup.excluded, self._batches).walk()
         self._batches.flush()
+
+    def close(self) -> None:
+        self._state.close()
 
 
 class _SourceWalk:
@@ -206,7 +210,8 @@ class _SourceWalk:
             found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
         except OSError:
             return 0  # the worker meets the same error and reports it
-        return min(found.st_size, found.st_blocks * 512)  # holes take no time and no space
+        # Holes take no time and no space. Some file systems count no blocks, or none for what is small.
+        return min(found.st_size, max(found.st_blocks * 512, _UNCOUNTED_BYTES))
 
     def _link_or_special(
         self, path: bytes, relative: bytes, name: bytes, kind: Kind, row: Row | None

@@ -31,10 +31,13 @@ def shortage(
     if free_bytes >= _used_bytes(setup) or (known_bytes is not None and free_bytes >= known_bytes / 10):
         return None
     found = _NewFiles(stop)
+    survey = _Survey(setup, found)
     try:
-        _Survey(setup, found).walk()
+        survey.walk()
     except _Stopped:
         return None
+    finally:
+        survey.close()
     if found.size_bytes <= free_bytes:
         return None
     return Problem(

@@ -25,9 +25,12 @@ from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
 CantList = Callable[[bytes, OSError], None]
 
 
-def walk_backup(folders: Folders, cant_list: CantList) -> Iterator[tuple[bytes, bool]]:
-    """Backup paths, and whether each is a folder. The stack holds what is left of each folder's names."""
-    stack = [iter(_list(folders, b"", cant_list))]
+def walk_backup(
+    folders: Folders, cant_list: CantList, beat: Callable[[], None]
+) -> Iterator[tuple[bytes, bool]]:
+    """Backup paths, and whether each is a folder. The stack holds what is left of each folder's names. beat:
+    called now and then."""
+    stack = [iter(_list(folders, b"", cant_list, beat))]
     while stack:
         found = next(stack[-1], None)
         if found is None:
@@ -36,14 +39,18 @@ def walk_backup(folders: Folders, cant_list: CantList) -> Iterator[tuple[bytes, 
         yield found
         at, is_folder = found
         if is_folder:
-            stack.append(iter(_list(folders, at, cant_list)))
+            stack.append(iter(_list(folders, at, cant_list, beat)))
 
 
-def _list(folders: Folders, folder: bytes, cant_list: CantList) -> list[tuple[bytes, bool]]:
-    prefix = folder + b"/" if folder else b""
+def _list(
+    folders: Folders, folder: bytes, cant_list: CantList, beat: Callable[[], None]
+) -> list[tuple[bytes, bool]]:
+    prefix, names = folder + b"/" if folder else b"", []
     try:
         with os.scandir(folders.at(folder)) as entries:
-            names = [(prefix + os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in entries]
+            for entry in entries:
+                beat()
+                names.append((prefix + os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)))
     except OSError as error:
         cant_list(folder, error)
         return []
@@ -58,8 +65,7 @@ class TreeWalk:
         self._batches = Batches(send)
 
     def walk(self) -> None:
-        for at, is_folder in walk_backup(self._folders, self._cant_list):
-            self._batches.beat()
+        for at, is_folder in walk_backup(self._folders, self._cant_list, self._batches.beat):
             self._batches.add((message.STRAY, at), int(not is_folder))
         self._batches.flush()
 
@@ -118,7 +124,7 @@ class TreeReader:
 
     def _has_read(self, size_bytes: int) -> None:
         self._bytes_read += size_bytes
-        if size_bytes == digest.READ_BYTES:
+        if size_bytes >= digest.READ_BYTES:
             self._alive(size_bytes)
 
 

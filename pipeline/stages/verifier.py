@@ -126,7 +126,7 @@ class Verifier:
 
     def _has_read(self, size_bytes: int) -> None:
         self._bytes_read += size_bytes
-        if size_bytes == digest.READ_BYTES:
+        if size_bytes >= digest.READ_BYTES:
             self._alive(size_bytes)
 
     def _link(self, held: Held) -> None:

@@ -33,7 +33,14 @@ from pipeline.store.state import (
     translated_errors,
 )
 from pipeline.store.system import backup_side_errors
-from pipeline.store.trust import STATE_FILES, STATE_NAME, check_for_reading, check_for_writing, refuse_links
+from pipeline.store.trust import (
+    STATE_FILES,
+    STATE_NAME,
+    check_for_reading,
+    check_for_writing,
+    look_at_seal,
+    refuse_links,
+)
 
 _OWN_FOLDERS = (b"staging", b"quarantine")
 
@@ -120,9 +127,10 @@ def open_scratch(root: Path) -> Iterator[Backup]:
         held = lock.acquire_for_reading(own)
         if held is not None:
             cleanup.callback(os.close, held)
+        looked = look_at_seal(stored)
         source = connect_reader(stored)
         cleanup.callback(source.close)
-        check_for_reading(source, stored)
+        check_for_reading(source, looked)
         connection = sqlite3.connect(path)
         source.backup(connection)
         connection.close()
@@ -206,9 +214,10 @@ def _open_state(cleanup: ExitStack, path: Path, root: Path, own: int, now_ns: in
     """Looked at first: a writer would write into an empty file."""
     fresh = _is_fresh(root)
     if not fresh:
+        looked = look_at_seal(path, whole=True)
         reader = connect_reader(path)
         try:
-            check_for_writing(reader, path)
+            check_for_writing(reader, looked)
         finally:
             reader.close()
     _unshare_state(own)
@@ -231,13 +240,15 @@ def _unshare_state(own: int) -> None:
 
 
 def _close_and_seal(state: State, path: Path) -> None:
-    """Where that fails (no space, a disk that is gone) there is no seal: the next run looks through all."""
+    """Where that fails (no space, a disk that is gone, a reader of an older state) there is no seal, and the
+    next run looks through all."""
     try:
         with suppress(OSError, sqlite3.Error):
             state.rollback()
             opening = state.setting(OPENING)
+            is_whole = state.empty_wal()
             state.close()
-            if opening is not None:
+            if is_whole and opening is not None:
                 set_seal(path, int(opening))
     finally:
         state.close()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 _BLOCK_BYTES = 512
 """What `st_blocks` counts, on every file system (stat(2))."""
+_SMALL_HOLE_BYTES = 64 << 10
 _ZEROS = memoryview(bytes(1 << 20))
 _CANT_TELL = (errno.EINVAL, errno.ENOTSUP)
 
@@ -29,10 +30,10 @@ def pieces(handle: int, buffer: bytearray, size_bytes: int) -> Iterator[tuple[me
             data_at = os.fstat(handle).st_size
         end = max(offset, min(size_bytes, data_at))
         yield from _hole(end - offset)
-        hole_at = _next(handle, end, os.SEEK_HOLE)
+        hole_at = _end_of_data(handle, end)
         if hole_at is None:
             return
-        offset = min(size_bytes, hole_at)
+        offset = min(size_bytes, max(end, hole_at))
         yield from _data(handle, buffer, end, offset)
 
 
@@ -48,6 +49,17 @@ def _hole(size_bytes: int) -> Iterator[tuple[memoryview, bool]]:
         piece = _ZEROS[:size_bytes]
         yield piece, True
         size_bytes -= len(piece)
+
+
+def _end_of_data(handle: int, offset: int) -> int | None:
+    """Where the next hole begins that is worth it: what lies between many small ones is read in one go."""
+    hole_at = _next(handle, offset, os.SEEK_HOLE)
+    while hole_at is not None:
+        data_at = _next(handle, hole_at, os.SEEK_DATA)
+        if data_at is None or data_at - hole_at >= _SMALL_HOLE_BYTES:
+            return hole_at
+        hole_at = _next(handle, data_at, os.SEEK_HOLE)
+    return None
 
 
 def _next(handle: int, offset: int, what: int) -> int | None:

@@ -18,7 +18,14 @@ from pipeline.store.backup import with_schema
 from pipeline.store.reading import connect_reader
 from pipeline.store.seal import OPENING, set_seal
 from pipeline.store.state import connect_writer
-from pipeline.store.trust import STATE_FILES, STATE_NAME, check_whole, is_regular
+from pipeline.store.trust import (
+    STATE_FILES,
+    STATE_NAME,
+    check_for_reading,
+    is_regular,
+    look_at_seal,
+    look_through,
+)
 
 NEW_NAME = "state.db.new"
 _SUFFIXES = tuple(name.removeprefix(STATE_NAME) for name in STATE_FILES)
@@ -54,9 +61,11 @@ def is_sound(folder: Path) -> bool:
     if not is_regular(path):
         return False
     try:
+        looked = look_at_seal(path, whole=True)
         connection = connect_reader(path)
         try:
-            check_whole(connection, path)
+            check_for_reading(connection, looked)
+            look_through(connection)
             for table in ("settings", "sources", "runs", "files", "history", "versions", "intents"):
                 connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
             return True

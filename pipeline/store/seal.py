@@ -1,12 +1,12 @@
 """The seal: a checksum of the whole `state.db`, so that rot in its rows is noticed before anything is decided
 from them. SQLite notices damage to its structure and to the WAL, but not a bit that flips inside a row.
 
-In: `.pipeline`. Out: whether the state is byte for byte what the last writer left. Guarantees: a seal is set
-after a writer's connection is closed, and names the opening that it was set after. Each opening is a number
-in the state, written with its first commit and so before the database file itself changes; a seal of another
-opening says nothing. So a cut leaves a state without a seal, an older copy that somebody puts back is not
-taken for damage, and a reader beside a writer isn't fooled. A seal says everything twice, so that one that
-rots itself is none. Fails with OSError.
+In: the database's path. Out: whether it is byte for byte what the last writer left. Guarantees: a seal is
+set after a writer has moved everything from the WAL into the database and closed its connection, and names
+the opening that it was set after. Each opening is a number in the state, written with its first commit and
+so before the file changes again; a seal of another opening says nothing. So a cut leaves a state without a
+seal, an older copy that somebody puts back is not taken for damage, and a reader beside a writer isn't
+fooled. A seal says everything twice, so that one that rots itself is none. Fails with OSError.
 """
 
 from __future__ import annotations
@@ -34,24 +34,29 @@ class Seal(NamedTuple):
     checksum: str
 
 
+class Looked(NamedTuple):
+    """What a seal says of the file beside it, if the state names the same opening."""
+
+    opening: int
+    fits: bool
+
+
 def set_seal(state: Path, opening: int) -> None:
     """After the writer's connection was closed, under its lock."""
     line = orjson.dumps(_seal_of(state, opening)._asdict()) + b"\n"
     replace_whole(state.parent, SEAL_NAME, line + line)
 
 
-def is_intact(connection: Readable, state: Path) -> bool | None:
-    """Whether the state is what its seal says; None where there is no seal that speaks of it.
+def look(state: Path, at_most_bytes: int | None = None) -> Looked | None:
+    """Compare the file with its seal; None where there is none, or the state is larger than `at_most_bytes`.
 
-    connection: on that state.
+    Before the process has a connection to it: to close the file is to drop all locks that SQLite has on it
+    (fcntl(2)). Whether the seal speaks of this state at all, only a connection tells: `opening_of`.
     """
     seal = _read(state)
-    if seal is None or seal.opening != opening_of(connection):
+    if seal is None or (at_most_bytes is not None and seal.size > at_most_bytes):
         return None
-    if _seal_of(state, seal.opening) == seal:
-        return True
-    # A writer may have begun meanwhile; then it has said so before it changed anything.
-    return None if opening_of(connection) != seal.opening else False
+    return Looked(seal.opening, _seal_of(state, seal.opening) == seal)
 
 
 def opening_of(connection: Readable) -> int | None:

@@ -35,24 +35,31 @@ class StagingFile:
         while data:
             data = data[os.write(self._handle, data) :]
 
-    def sync(self) -> None:
-        os.fsync(self._handle)
+    def finish(self, found: Stat, mode: int, durable: bool = False) -> int:
+        """Give it its metadata (mode: permission bits) and close it. Returns its inode.
 
-    def finish(self, found: Stat, mode: int) -> int:
-        """Give it its metadata (mode: permission bits) and close it. Returns its inode."""
+        durable: its bytes are on the disk when this returns.
+        """
         try:
             if self._has_holes:
                 os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR))
             change_owner(found.uid, found.gid, handle=self._handle)
             os.fchmod(self._handle, mode)  # after the owner, whose change clears set-id bits
             os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
+            if durable:
+                os.fsync(self._handle)
             return signed64(os.fstat(self._handle).st_ino)
         finally:
-            os.close(self._handle)
+            self._close()
 
     def discard(self) -> None:
-        os.close(self._handle)
+        self._close()
         os.unlink(self.name, dir_fd=self._folder)
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
 
 
 def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
@@ -63,10 +70,13 @@ def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
     source = os.open(name, READ_FLAGS, dir_fd=parent)
     try:
         found, copy = os.fstat(source), StagingFile(staging, staged)
-        for piece, is_hole in pieces(source, bytearray(_READ_BYTES), found.st_size):
-            copy.write(piece, is_hole)
-        copy.sync()
-        copy.finish(Stat.of(found), found.st_mode & 0o7777)
+        try:
+            for piece, is_hole in pieces(source, bytearray(_READ_BYTES), found.st_size):
+                copy.write(piece, is_hole)
+            copy.finish(Stat.of(found), found.st_mode & 0o7777, durable=True)
+        except OSError:
+            copy.discard()
+            raise
     finally:
         os.close(source)
     os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=parent)

@@ -118,6 +118,12 @@ class State:
     def close(self) -> None:
         self._connection.close()
 
+    def empty_wal(self) -> bool:
+        """Move what is committed from the WAL into the database; whether nothing of it is left there, which a
+        reader of an older state can prevent."""
+        _, in_wal, moved = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return bool(in_wal == moved)
+
     # -- transactions -------------------------------------------------------------------------------------
 
     def _begin(self) -> None:

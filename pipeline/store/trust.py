@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.model import treepath
 from pipeline.model.errors import BackupSideError, DamagedStateError, StateError
 from pipeline.store.reading import Readable
-from pipeline.store.seal import SEAL_NAME, is_intact
+from pipeline.store.seal import SEAL_NAME, Looked, look, opening_of
 from pipeline.store.soundness import unsound_rows
 from pipeline.store.state import REBUILD_ADVICE, SCHEMA_VERSION, source_places
 
@@ -45,33 +45,32 @@ def is_regular(place: Path) -> bool:
         return False
 
 
-def check_for_reading(connection: Readable, path: Path) -> None:
+def look_at_seal(path: Path, whole: bool = False) -> Looked | None:
+    """To be asked before the state is connected to. whole: however large it is."""
+    return look(path, None if whole else _SEALED_BYTES)
+
+
+def check_for_reading(connection: Readable, looked: Looked | None) -> None:
     """What can be told in no time."""
     _check_form(connection)
+    if _is_sealed(connection, looked):
+        return
     pages, page_bytes = (
         connection.execute(f"PRAGMA {name}").fetchall()[0][0] for name in ("page_count", "page_size")
     )
-    size_bytes = pages * page_bytes
-    is_sealed = size_bytes <= _SEALED_BYTES and _has_seal(connection, path)
-    if not is_sealed and size_bytes <= _LOOKED_THROUGH_BYTES:
-        _look_through(connection)
+    if pages * page_bytes <= _LOOKED_THROUGH_BYTES:
+        look_through(connection)
 
 
-def check_for_writing(connection: Readable, path: Path) -> None:
+def check_for_writing(connection: Readable, looked: Looked | None) -> None:
     """Everything, however long it takes."""
     _check_form(connection)
-    if not _has_seal(connection, path):
-        _look_through(connection, "integrity_check")  # the indexes, too: decisions are made by them
+    if not _is_sealed(connection, looked):
+        look_through(connection, "integrity_check")  # the indexes, too: decisions are made by them
         rows = connection.execute("SELECT name, at_root FROM sources").fetchall()
         for row, wrong in unsound_rows(connection, source_places(rows)):
             shown = treepath.shown(row) if isinstance(row, bytes) else repr(row)
             raise DamagedStateError(f"state.db is damaged: {shown}: {wrong}", REBUILD_ADVICE)
-
-
-def check_whole(connection: Readable, path: Path) -> None:
-    """Every page, whatever the seal says."""
-    _has_seal(connection, path)
-    _look_through(connection)
 
 
 def _check_form(connection: Readable) -> None:
@@ -85,18 +84,20 @@ def _check_form(connection: Readable) -> None:
         raise DamagedStateError("state.db has no valid form", REBUILD_ADVICE)
 
 
-def _has_seal(connection: Readable, path: Path) -> bool:
-    """Whether there is a seal that fits. Raises DamagedStateError for one that doesn't."""
-    is_sealed = is_intact(connection, path)
-    if is_sealed is False:
+def _is_sealed(connection: Readable, looked: Looked | None) -> bool:
+    """Whether there is a seal of this state that fits. Raises DamagedStateError for one that doesn't."""
+    if looked is None or looked.opening != opening_of(connection):
+        return False
+    if not looked.fits:
         raise DamagedStateError(
             "state.db is damaged: it is not, byte for byte, what the last run left",
             _SEAL_ADVICE + REBUILD_ADVICE,
         )
-    return bool(is_sealed)
+    return True
 
 
-def _look_through(connection: Readable, pragma: str = "quick_check") -> None:
+def look_through(connection: Readable, pragma: str = "quick_check") -> None:
+    """Every page. Raises DamagedStateError."""
     wrong = connection.execute(f"PRAGMA {pragma}(1)").fetchall()[0][0]
     if wrong != "ok":
         raise DamagedStateError(f"state.db is damaged: {' '.join(wrong.split())}", REBUILD_ADVICE)

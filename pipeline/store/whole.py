@@ -33,8 +33,13 @@ def replace_whole(folder: Path, name: str, content: bytes) -> None:
     try:
         with suppress(FileNotFoundError):
             os.unlink(draft, dir_fd=parent)  # of a writer that was killed
-        with open(os.open(draft, _CREATE, 0o600, dir_fd=parent), "wb") as file:
-            file.write(content)
-        os.replace(draft, name, src_dir_fd=parent, dst_dir_fd=parent)
+        try:
+            with open(os.open(draft, _CREATE, 0o600, dir_fd=parent), "wb") as file:
+                file.write(content)
+            os.replace(draft, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(draft, dir_fd=parent)
+            raise
     finally:
         os.close(parent)

@@ -24,7 +24,14 @@ from pipeline.store.past import NOW, RunRow, runs
 from pipeline.store.reading import Reader
 from pipeline.store.soundness import unsound_rows
 from pipeline.store.state import REBUILD_ADVICE, source_places, translated_errors
-from pipeline.store.trust import STATE_NAME, check_for_reading, is_regular, refuse_links
+from pipeline.store.trust import (
+    STATE_NAME,
+    check_for_reading,
+    is_regular,
+    look_at_seal,
+    look_through,
+    refuse_links,
+)
 
 LOWEST, HIGHEST = b"", treepath.HIGHEST
 """Every tree path lies between them."""
@@ -47,12 +54,14 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def open_for_reading(config: Config) -> Iterator[Opened]:
+def open_for_reading(config: Config, whole: bool = False) -> Iterator[Opened]:
+    """whole: look through all of the state, however large it is."""
     path = config.backup_root / os.fsdecode(layout.OWN_FOLDER) / STATE_NAME
-    refuse_links(path.parent)
     try:
+        refuse_links(path.parent)
         if not is_regular(path):
             raise FileNotFoundError
+        looked = look_at_seal(path, whole)
         with translated_errors():
             state = Reader(path)
     except FileNotFoundError as error:
@@ -61,7 +70,9 @@ def open_for_reading(config: Config) -> Iterator[Opened]:
         raise BackupSideError(f"can't read the backup: {error.strerror}: {path}") from error
     with translated_errors():
         try:
-            check_for_reading(state, path)
+            check_for_reading(state, looked)
+            if whole:
+                look_through(state)
             places = source_places(state.execute("SELECT name, at_root FROM sources").fetchall())
             found = state.execute("SELECT value FROM settings WHERE key = 'hash_algorithm'").fetchall()
             algorithm = str(found[0][0]) if found else config.hash_algorithm

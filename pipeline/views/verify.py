@@ -35,7 +35,6 @@ from pipeline.stages.verifier import FOREIGN, MISPLACED, MISSING, ROTTEN, Verifi
 from pipeline.store import past
 from pipeline.store.scratch import Moves
 from pipeline.store.spool import PathSpool
-from pipeline.store.trust import check_whole
 from pipeline.views.mending import mend
 from pipeline.views.opening import HIGHEST, LOWEST, Opened, open_for_reading
 from pipeline.views.position import read_position, write_position
@@ -63,9 +62,7 @@ def verify(config: Config, request: Request, monitor: ReadMonitor, stop: Callabl
     """Verify, and tell the monitor. stop: asked a few times a second whether to end early."""
     began_s = time.monotonic()
     context = start_fork_server(*VERIFYING)
-    with open_for_reading(config) as opened, ExitStack() as cleanup:
-        if not request.is_partial:
-            check_whole(opened.state, opened.state_path)
+    with open_for_reading(config, whole=not request.is_partial) as opened, ExitStack() as cleanup:
         verifying = _Verifying(opened, request, monitor, stop, began_s, cleanup)
         status = verifying.execute(context)
     if request.repair and verifying.has_repairable and status != "interrupted":

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +106,7 @@ SIZES = [
 @pytest.mark.parametrize(("flips", "steps"), SIZES)
 def test_a_damaged_database_after_a_run_is_always_refused(made: Made, flips: int, steps: int) -> None:
     """Nothing is lost, whatever rots: a state that isn't what the last run left is refused, a bit inside of a
-    row included, with nothing touched. Guard: `seal.is_intact`, asked by `trust.check_for_writing`."""
+    row included, with nothing touched. Guard: `seal.look`, asked by `trust.check_for_writing`."""
     for damage in damages(1, flips, steps):
         backup = made.put_back("whole")
         damage.do(backup.root / ".pipeline" / "state.db")
@@ -142,7 +144,7 @@ def test_rows_that_cannot_be_are_refused_by_a_run(made: Made) -> None:
 
 def test_every_command_notices_rot_and_rebuild_mends_it(made: Made) -> None:
     """Readers refuse a state that has rotted inside of a row, too; `rebuild` makes a new one that every
-    command takes. Guard: `seal.is_intact`, asked by `trust.check_for_reading` and `rebuilding.is_sound`."""
+    command takes. Guard: `seal.look`, asked by `trust.check_for_reading` and `rebuilding.is_sound`."""
     backup = made.put_back("whole")
     state = backup.root / ".pipeline" / "state.db"
     content = state.read_bytes()
@@ -181,6 +183,24 @@ def test_a_seal_that_rots_is_no_seal(made: Made) -> None:
         backup.call("ls")
     backup.run()
     assert seal.read_bytes() != broken
+    backup.assert_right()
+
+
+def test_a_reader_that_keeps_the_wal_is_no_damage(made: Made) -> None:
+    """Where a reader beside a run keeps SQLite from emptying its WAL, whoever opens the database next does
+    that, and so changes the file: no command takes that for damage. Guard: `State.empty_wal` before
+    `set_seal`."""
+    backup = made.put_back("whole")
+    state = backup.root / ".pipeline" / "state.db"
+    with closing(sqlite3.connect(f"{state.as_uri()}?mode=ro", uri=True)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM files").fetchall()
+        backup.run()
+    assert state.with_name("state.db-wal").exists()
+    with closing(sqlite3.connect(state)) as anybody:
+        anybody.execute("SELECT count(*) FROM files").fetchall()
+    backup.call("ls")
+    backup.run()
     backup.assert_right()
 
 
