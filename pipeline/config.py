@@ -24,6 +24,7 @@ from pipeline.model import treepath
 from pipeline.model.errors import ConfigError
 
 HashAlgorithm = Literal["blake3", "sha256", "xxh3_128"]
+HASH_ALGORITHMS: tuple[str, ...] = get_args(HashAlgorithm)
 Durability = Literal["full", "fast"]
 Trust = Literal["content", "stat"]
 DuplicateAction = Literal["copy", "hardlink", "reflink"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.ui import cli_lists, cli_reading
+from pipeline.ui import cli_bench, cli_lists, cli_reading
 from pipeline.ui.options import config_options, json_option
 
 _PROGRAM = "python -m pipeline"
@@ -78,7 +78,13 @@ def check(file: Path | None, settings: tuple[str, ...], json: bool) -> None:
     sys.exit(commands.check(file, settings, json))
 
 
-for command in (cli_reading.restore, cli_reading.verify, cli_reading.rebuild, *cli_lists.COMMANDS):
+for command in (
+    cli_bench.bench,
+    cli_reading.restore,
+    cli_reading.verify,
+    cli_reading.rebuild,
+    *cli_lists.COMMANDS,
+):
     app.add_command(command)
 
 
