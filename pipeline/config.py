@@ -66,10 +66,6 @@ class Workers(Struct, frozen=True, forbid_unknown_fields=True):
 
     count: NotNegative = 0
 
-    @property
-    def processes(self) -> int:
-        return self.count or len(os.sched_getaffinity(0))
-
 
 class Safety(Struct, frozen=True, forbid_unknown_fields=True):
     max_delete_percent: Annotated[int, Meta(ge=0, le=100)] = 50

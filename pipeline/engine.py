@@ -24,6 +24,7 @@ from pipeline.model.errors import BackupSideError, PipelineError, Problem, Sever
 from pipeline.model.plan import Action, Plan
 from pipeline.model.report import Counts, Monitor, Progress, RunInfo, Summary
 from pipeline.pool.children import Station
+from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.sources import Resolved
@@ -219,7 +220,7 @@ class _Run:
             check_stored=self._looks_at_stored,
             report_unchanged=self._monitor.wants_skips,
         )
-        workers = config.workers.processes
+        workers = Size.of(config.workers.count)
         return Line(context, Station(Scanner, scan), Station(Hasher, hashing), workers)
 
     def _journal(self, number: int) -> Journal:

@@ -28,6 +28,7 @@ from pipeline.model import message, treepath
 from pipeline.model.errors import StationError
 from pipeline.pool.channel import Frame
 from pipeline.pool.children import Child, Station
+from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import start_fork_server
 from pipeline.pool.line import Line
 from pipeline.pool.retry import Retry
@@ -91,7 +92,13 @@ def open_line(tree: Path, workers: int, silence_s: float = 300.0) -> Line:
     sources = (SourceRoot(SourcePlace(b"s", True), os.fsencode(tree / "source"), identity),)
     scan = ScanSetup(sources, frozenset(), (), os.fspath(tree / "state.db"))
     hashing = HashSetup(sources, "sha256", "content", None, 1, False, False, True)
-    return Line(start_fork_server(), Station(Scanner, scan), Station(Hasher, hashing), workers, silence_s)
+    return Line(
+        start_fork_server(),
+        Station(Scanner, scan),
+        Station(Hasher, hashing),
+        Size(workers, workers),
+        silence_s,
+    )
 
 
 def children(line: Line) -> list[Child]:
@@ -252,7 +259,7 @@ def test_a_scanner_that_fails_tells_why(tmp_path: Path, tree: Path) -> None:
     gone = SourceRoot(SourcePlace(b"s", True), os.fsencode(tmp_path / "gone"), (0, 0))
     scan = ScanSetup((gone,), frozenset(), (), os.fspath(tree / "state.db"))
     hashing = HashSetup((), "sha256", "content", None, 1, False, False, False)
-    with Line(start_fork_server(), Station(Scanner, scan), Station(Hasher, hashing), 1) as line:
+    with Line(start_fork_server(), Station(Scanner, scan), Station(Hasher, hashing), Size(1, 1)) as line:
         with pytest.raises(StationError, match="has changed since the run began: No such file"):
             Answers(line).rest()
 

@@ -24,6 +24,7 @@ from pipeline.model.errors import StationError
 from pipeline.model.message import Results
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame
 from pipeline.pool.children import Child, Station, start_walker, start_worker
+from pipeline.pool.crew import Crew, Size, busy_ns
 from pipeline.pool.retry import Retry
 
 BATCHES_PER_WORKER = 2
@@ -49,14 +50,14 @@ class _Worker:
 
 
 class Line:
-    """The running stations. Use it as a context manager, and iterate over `results`."""
+    """The running stations. Use it as a context manager, and iterate over `results`. size: of the crew."""
 
     def __init__(
         self,
         context: ForkServerContext,
         walker: Station,
         worker: Station,
-        workers: int,
+        size: Size,
         silence_s: float = SILENCE_S,
     ) -> None:
         self._context = context
@@ -68,7 +69,9 @@ class Line:
         self._retries: dict[int, Retry] = {}  # batches that are given out again file by file
         self._next = 0  # the batch whose turn it is
         self._total: int | None = None  # how many batches there are, once the walker has said END
-        self._window = WINDOW_BATCHES + 8 * workers
+        least, most = _affordable(size.least), _affordable(size.most)
+        self._crew = Crew(most, time.monotonic(), busy_ns)
+        self._window = WINDOW_BATCHES + 8 * most
         self._workers: dict[int, _Worker] = {}
         self._started = 0
         self._deaths = 0  # since a worker has last answered
@@ -78,7 +81,7 @@ class Line:
         try:
             self._walker = start_walker(context, walker)
             self._register(self._walker, "walker")
-            for _ in range(_affordable(workers)):
+            for _ in range(least):
                 self._start_worker()
         except BaseException:
             self.close()
@@ -106,6 +109,7 @@ class Line:
             for key, _ in self._selector.select(TICK_S):
                 self._on_event(*key.data)
             self._look_for_silence()
+            self._look_for_waiting()
             yield None
             while self._next in self._done:
                 payload = self._done.pop(self._next)
@@ -130,7 +134,7 @@ class Line:
 
     def _give_out(self) -> None:
         """Hand waiting batches to the workers that have least to do, within the window."""
-        while self._waiting and self._waiting[0].number < self._next + self._window:
+        while self._has_work():
             worker = min(self._workers.values(), key=lambda w: len(w.given))
             if len(worker.given) >= BATCHES_PER_WORKER:
                 break
@@ -286,6 +290,16 @@ class Line:
             if worker.given and now_s - worker.last_sign_s > self._silence_s:
                 worker.child.kill()
                 self._worker_ended(number, worker)  # not by its sentinel: it may hang in the kernel
+
+    def _look_for_waiting(self) -> None:
+        """One at a time starts fast; where all wait for their reads, more of them wait at once."""
+        at_work = [worker.child.process.pid for worker in self._workers.values() if worker.given]
+        pids = [pid for pid in at_work if pid is not None]
+        for _ in range(self._crew.missing(pids, len(self._workers), self._has_work(), time.monotonic())):
+            self._start_worker()
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting) and self._waiting[0].number < self._next + self._window
 
     # -- processes ----------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def _as_table(path: Path | None, config: Config | None, limit_s: float, out: Out
         return ExitCode.INTERRUPTED
     out.line(closing(verdict))
     if config is not None:
-        out.line(f"Configured: hash_algorithm = {config.hash_algorithm}, count = {config.workers.processes}")
+        out.line(f"Configured: hash_algorithm = {config.hash_algorithm}, count = {config.workers.count}")
     return ExitCode.OK if verdict is not None else ExitCode.FAILED
 
 
@@ -105,7 +105,7 @@ def _as_json(path: Path | None, config: Config | None, limit_s: float, out: Outp
         if verdict is not None:
             summary |= verdict._asdict()
         if config is not None:
-            configured = {"hash_algorithm": config.hash_algorithm, "workers": config.workers.processes}
+            configured = {"hash_algorithm": config.hash_algorithm, "workers": config.workers.count}
             summary["configured"] = configured
     except PipelineError as error:
         print_line({"type": "error", "path": None, "cause": one_line(error.one_line)})

@@ -21,6 +21,7 @@ from pipeline.config import HASH_ALGORITHMS, Source
 from pipeline.layout import SourcePlace
 from pipeline.model.message import Results
 from pipeline.pool.children import Station
+from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.hasher import Hasher
@@ -152,7 +153,9 @@ def _measure(
     files = size_bytes = 0
     began_s = first_s = time.monotonic()
     first: Results | None = None
-    with Line(context, Station(Scanner, scan), Station(Hasher, hashing), step.workers) as line:
+    with Line(
+        context, Station(Scanner, scan), Station(Hasher, hashing), Size(step.workers, step.workers)
+    ) as line:
         for results in line.results():
             if results is not None and first is not None:
                 files, size_bytes = files + results.files, size_bytes + results.bytes_read

@@ -27,6 +27,7 @@ from pipeline.model.plan import Action
 from pipeline.model.record import Area, Kind, Record, Stat, Version, VersionStatus
 from pipeline.model.report import Deed, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
+from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import REBUILDING, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.setup import TreeSetup
@@ -62,7 +63,7 @@ def rebuild(config: Config, monitor: ReadMonitor, stop: Callable[[], bool], dry_
         rebuilding = _Rebuilding(config, tree, state, monitor, began_s)
         run = rebuilding.begin(started_ns)
         setup = TreeSetup(os.fspath(tree.root), config.hash_algorithm)
-        workers = config.workers.processes
+        workers = Size.of(config.workers.count)
         with Line(context, Station(TreeWalk, setup), Station(TreeReader, setup), workers) as line:
             for results in line.results():
                 if results is not None:

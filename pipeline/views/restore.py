@@ -25,6 +25,7 @@ from pipeline.model.message import Results
 from pipeline.model.record import PENDING_MODE, Held, Kind
 from pipeline.model.report import Deed, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
+from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import RESTORING, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.lister import Lister
@@ -77,7 +78,7 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
             _refuse_unknown(opened, run, parts)
         expected = _expected(opened, run, parts) if not rows else (len(rows), 0)
         listing = ListSetup(str(opened.state_path), frozenset(opened.places), run, parts, rows)
-        workers = config.workers.processes
+        workers = Size.of(config.workers.count)
         with ExitStack() as cleanup:
             setup = _setup(opened, request, monitor, cleanup)
             line = cleanup.enter_context(

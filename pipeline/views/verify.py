@@ -26,6 +26,7 @@ from pipeline.model.errors import PipelineError, Problem, Severity
 from pipeline.model.message import Results
 from pipeline.model.report import Deed, Finding, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
+from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import VERIFYING, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.foreign import ForeignWalk
@@ -114,7 +115,7 @@ class _Verifying:
             str(opened.state_path), frozenset(opened.places), ranges if self._position else ranges[:1],
             self._limit,
         )  # fmt: skip
-        workers = config.workers.processes
+        workers = Size.of(config.workers.count)
         at_most_s = self._request.at_most_s or math.inf
         # Half of the time for the walk, which begins anew at each call: the rest has to get on.
         for walker, take, limit_s, when_cut in (
