@@ -21,7 +21,7 @@ SHORT = {"files": 1500, "moments": 3}
 LONG = {"files": 15_000, "moments": 8}
 LONGEST = {"files": 15_000, "moments": 30}
 SIZES = [
-    pytest.param(SHORT, id="short"),
+    pytest.param(SHORT, id="short", marks=pytest.mark.slow),
     pytest.param({**SHORT, "durability": "fast"}, id="fast", marks=pytest.mark.slow),
     pytest.param(LONG, id="long", marks=pytest.mark.slow),
     pytest.param(LONGEST, id="longest", marks=pytest.mark.sweep),

@@ -68,6 +68,7 @@ def in_between(calls: Sequence[Call]) -> list[Call]:
     return [call for call in calls if call.name.startswith("renameat")][2::9]
 
 
+@pytest.mark.parametrize("eventful", ["xfs"], indirect=True)
 def test_power_cut_among_the_renames(eventful: Eventful) -> None:
     """Consistent after power loss: the next run ends with the same export and tree as one that was never cut.
     Guard: the barrier of `Journal.close_group` comes before the transaction."""
