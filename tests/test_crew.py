@@ -36,6 +36,7 @@ def missing(
 def test_workers_that_wait_get_company() -> None:
     """As many again, up to the most that there may be."""
     assert missing(0.2) == 2
+    assert missing(0.6) == 2, "a virtual disk takes processor time, too"
     assert missing(0.2, most=3) == 1
     assert missing(0.2, most=2) == 0
 
