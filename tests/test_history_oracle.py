@@ -115,6 +115,7 @@ def test_every_run_of_a_history(tmp_path: Path) -> None:
     past.assert_every_run(tmp_path / "to")
 
 
+@pytest.mark.slow
 def test_every_run_but_for_what_retention_took(tmp_path: Path) -> None:
     """With two versions a file, and some files that change in every run: whatever isn't restored is
     named, with the version and the run that took it, as that run's log says; all else is exact."""

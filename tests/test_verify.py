@@ -177,7 +177,7 @@ def test_two_at_once(made: Backup) -> None:
         assert result.exit == 0 and result.summary["stored"] == 12
 
 
-MOMENTS = [0, 3, 9, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 6))]
+MOMENTS = [3, *(pytest.param(number, marks=pytest.mark.slow) for number in (0, 1, 6, 9))]
 
 
 @pytest.mark.parametrize("operations", MOMENTS)

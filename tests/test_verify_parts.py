@@ -143,6 +143,7 @@ def test_three_thirds(tmp_path: Path) -> None:
     assert seen[30:] == everything[: len(seen) - 30]
 
 
+@pytest.mark.slow
 def test_the_place_is_noted_for_each_backup(tmp_path: Path) -> None:
     """Two backups with one log folder, and a note that is no note: each goes its own round."""
     backup = Backup(tmp_path / "one")
