@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+import pytest
 from harness import Backup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -39,6 +41,21 @@ def test_pieces_are_what_reading_gives(
         ]
     assert b"".join(piece for piece, _ in found) == place.read_bytes()[:limit]
     assert not any(piece.strip(b"\0") for piece, is_hole in found if is_hole)
+
+
+def test_a_file_system_that_cannot_tell_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where lseek knows nothing of holes, all is data, and the read ends. Guard: `_tells_holes`."""
+    place = tmp_path / "file"
+    write_sparse(place, [(True, 300_000), (False, 10), (True, 300_000)])
+
+    def lseek(_handle: int, _offset: int, _what: int) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    with place.open("rb") as file:
+        monkeypatch.setattr(os, "lseek", lseek)
+        found = [(bytes(piece), hole) for piece, hole in pieces(file.fileno(), bytearray(4096), 1 << 62)]
+    assert b"".join(piece for piece, _ in found) == place.read_bytes()
+    assert not any(is_hole for _, is_hole in found)
 
 
 def test_holes_stay_holes(backup: Backup) -> None:

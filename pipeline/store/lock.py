@@ -108,8 +108,8 @@ def _open_and_lock(folder: int, flags: int) -> int:
 
 
 def _own_lock(folder: int, shared: int) -> int:
-    """Its other name is somebody else's, a twin of the backup made of hard links: not to be written into, nor
-    to hold up this one. A new lock takes its place while the old one is held."""
+    """Its other name is somebody else's, a twin of the backup made of hard links: not to be written into. A
+    new lock takes its place while the old one is held."""
     draft = LOCK_NAME + b".new"
     try:
         os.unlink(draft, dir_fd=folder)

@@ -20,7 +20,7 @@ _CANT_TELL = (errno.EINVAL, errno.ENOTSUP)
 def pieces(handle: int, buffer: bytearray, size_bytes: int) -> Iterator[tuple[memoryview, bool]]:
     """At most `size_bytes`, each piece with whether it is a hole (whose bytes are all zero)."""
     found = os.fstat(handle)
-    if found.st_blocks * _BLOCK_BYTES >= found.st_size:
+    if found.st_blocks * _BLOCK_BYTES >= found.st_size or not _tells_holes(handle):
         yield from _data(handle, buffer, 0, size_bytes)
         return
     offset = 0
@@ -63,15 +63,19 @@ def _end_of_data(handle: int, offset: int) -> int | None:
 
 
 def _next(handle: int, offset: int, what: int) -> int | None:
-    """Where the next data, or the next hole, begins; None behind the last one.
-
-    A file system that can't tell has data everywhere.
-    """
+    """Where the next data, or the next hole, begins; None behind the last one."""
     try:
         return os.lseek(handle, offset, what)
     except OSError as error:
         if error.errno == errno.ENXIO:
             return None
-        if error.errno in _CANT_TELL:
-            return offset if what == os.SEEK_DATA else os.fstat(handle).st_size
         raise
+
+
+def _tells_holes(handle: int) -> bool:
+    """Whether the file system knows; one that doesn't has data everywhere."""
+    try:
+        os.lseek(handle, 0, os.SEEK_HOLE)
+    except OSError as error:
+        return error.errno not in _CANT_TELL
+    return True
