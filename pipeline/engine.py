@@ -24,6 +24,7 @@ from pipeline.model.errors import BackupSideError, PipelineError, Problem, Sever
 from pipeline.model.plan import Action, Plan
 from pipeline.model.report import Counts, Monitor, Progress, RunInfo, Summary
 from pipeline.pool.children import Station
+from pipeline.pool.collecting import collect_seldom
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 from pipeline.pool.line import Line
@@ -91,6 +92,7 @@ class _Run:
 
     def execute(self, context: ForkServerContext, resolved: list[Resolved]) -> Summary:
         """Refuse what can't be right, recover, begin, back up, end."""
+        collect_seldom()
         sources.check_algorithm(self._config, self._state)
         roots = sources.place(self._config, resolved, self._state)
         problems = self._recover()
@@ -310,13 +312,7 @@ class _Run:
 
     def _emit(self, event: Event) -> None:
         """What the journal has carried out, in plan order."""
-        if isinstance(event, Problem):
-            if event.severity is Severity.WARNING:
-                self._counts.warnings += 1
-            else:
-                self._counts.errors += 1
-            self._monitor.problem(event)
-        elif isinstance(event, Plan):
+        if isinstance(event, Plan):
             if event.action is Action.SKIP:
                 self._counts.by_action[Action.SKIP] += 1
                 self._skipped(event.path)
@@ -324,6 +320,12 @@ class _Run:
                 if event.action is not None:
                     self._counts.by_action[event.action] += 1
                 self._monitor.acted(event)
+        elif isinstance(event, Problem):
+            if event.severity is Severity.WARNING:
+                self._counts.warnings += 1
+            else:
+                self._counts.errors += 1
+            self._monitor.problem(event)
         else:
             self._skipped(event)
 

@@ -27,6 +27,7 @@ DUPLICATES = b"_duplicates"
 DELETED = b"_deleted"
 ESCAPED = b"_escaped"
 
+_ESCAPED_ONLY = frozenset({ESCAPED})
 RESERVED_TOP = frozenset({VERSIONS, DUPLICATES, DELETED, OWN_FOLDER, ESCAPED})
 _AREA_FOLDERS = {Area.DUPLICATE: DUPLICATES, Area.DELETED: DELETED}
 _VERSION_NAME = re.compile(rb"v([1-9][0-9]*)\.(bak|pinned|pruned)")
@@ -63,9 +64,9 @@ class Parsed(NamedTuple):
     marker: bytes = b""
 
 
-def _escape_top(full: bytes, reserved: frozenset[bytes]) -> bytes:
+def _escape_top(full: bytes, reserved: frozenset[bytes], siblings: frozenset[bytes]) -> bytes:
     top = full.partition(b"/")[0]
-    return ESCAPED + b"/" + full if top in reserved else full
+    return ESCAPED + b"/" + full if top in reserved or top in siblings else full
 
 
 def is_version_name(component: bytes) -> bool:
@@ -75,10 +76,10 @@ def is_version_name(component: bytes) -> bool:
 
 def stored(place: SourcePlace, relative: bytes, area: Area) -> bytes:
     """The backup path of a path's stored file in one of the three areas. Empty: the backup root itself."""
-    full = place.full(relative)
+    full = relative if place.at_root else place.full(relative)
     if area == Area.LIVE:
-        return _escape_top(full, RESERVED_TOP | place.siblings)
-    return _AREA_FOLDERS[Area(area)] + b"/" + _escape_top(full, place.siblings | {ESCAPED})
+        return _escape_top(full, RESERVED_TOP, place.siblings)
+    return _AREA_FOLDERS[Area(area)] + b"/" + _escape_top(full, _ESCAPED_ONLY, place.siblings)
 
 
 def _version_folder(place: SourcePlace, relative: bytes) -> bytes:

@@ -112,7 +112,7 @@ OPERATIONS: dict[type[Operation], st.SearchStrategy[Operation]] = {
 def test_an_intent_is_read_as_it_was_written(kind: type[Operation], data: st.DataObject) -> None:
     """Recovery does exactly what was recorded: same class, same fields, links and bytes and all."""
     intent = data.draw(OPERATIONS[kind])
-    decoded = operation.decode(operation.encode(intent))
+    [decoded] = operation.decode(operation.encode([intent]))
     assert type(decoded) is kind
     assert decoded == intent
     assert all(type(one) is type(other) for one, other in zip(decoded, intent, strict=True))

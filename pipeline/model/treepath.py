@@ -92,9 +92,14 @@ def escaped(name: bytes) -> str:
     Control characters, backslashes, line separators and bytes that aren't UTF-8 become `\\xNN`.
     """
     text = name.decode("utf-8", "surrogateescape")
-    if text.isprintable() and "\\" not in text:
+    if is_plain(text):
         return text
     return "".join(_escape(c) if _is_escaped(c) else c for c in text)
+
+
+def is_plain(text: str) -> bool:
+    """Whether nothing in it has to be escaped."""
+    return text.isprintable() and "\\" not in text
 
 
 def _is_escaped(character: str) -> bool:

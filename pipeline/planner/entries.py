@@ -50,7 +50,7 @@ def plan_entry(entry: Entry, facts: Facts, context: Context) -> Plan:
     record = facts.record
     # 1. nothing of the path is known, or nothing of it is stored
     if record is None:
-        return _store_new(entry, facts, context, "new path")
+        return _new_path(entry, facts, context)
     if not record.is_present:
         if not is_stored(record):
             return _store_new(entry, facts, context, "came back")
@@ -73,8 +73,19 @@ def _area_of_new(entry: Entry, facts: Facts) -> tuple[Area, bytes | None]:
     return Area.LIVE, None
 
 
+def _new_path(entry: Entry, facts: Facts, context: Context) -> Plan:
+    """Case 1 where nothing at all is known, straight on: it is most of a first run."""
+    area, original = _area_of_new(entry, facts)
+    new = record_of(entry, None, context.run, area, original)
+    if not is_stored(new):  # a special file
+        return Plan(None, entry.path, "new path", (), new)
+    at = layout.stored(context.place, treepath.relative(entry.path), area)
+    action, reason = new_action(entry.path, original, "new path")
+    return Plan(action, entry.path, reason, (Store(at, False),), new, None, False, None, at)
+
+
 def _store_new(entry: Entry, facts: Facts, context: Context, why: str) -> Plan:
-    """Cases 1 and 3: the content is stored as if the path were new; what was kept becomes a version."""
+    """Cases 1 and 3 where there was something: as if the path were new; what was kept becomes a version."""
     record, version, warning = facts.record, None, None
     steps: list[Step] = []
     if record is not None and not record.is_present and is_stored(record):

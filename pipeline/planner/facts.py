@@ -78,11 +78,9 @@ def record_of(
 ) -> Record:
     """The new record of an entry; the numbering goes on from the old one."""
     number, kept = (old.number, old.kept_versions) if old is not None else (1, 0)
-    found = entry.stat
+    path, kind, found, digest, target, unsettled = entry
     return Record(
-        entry.path, entry.kind, found.mode, found.uid, found.gid, found.mtime_ns, found.ctime_ns,
-        found.inode, found.size, entry.digest, entry.target, area, original, number, kept, run,
-        int(entry.unsettled),
+        path, kind, *found, digest, target, area, original, number, kept, run, int(unsettled)
     )  # fmt: skip
 
 

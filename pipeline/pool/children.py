@@ -8,7 +8,6 @@ Ctrl-C is the parent's matter. A child's last words (a traceback) reach the pare
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import threading
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 from pipeline.model import message
 from pipeline.model.errors import PipelineError
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame, Inbox, Outbox, read_frame, write_frame
+from pipeline.pool.collecting import collect_seldom
 from pipeline.pool.forkserver import starting_processes
 
 
@@ -39,9 +39,7 @@ class Station(NamedTuple):
 def _prepare(lifeline: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Batches are thousands of short-lived tuples without cycles: looking for some is a tenth of the time.
-    gc.freeze()
-    gc.set_threshold(100_000, 10, 10)
+    collect_seldom()
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
 
 

@@ -21,6 +21,10 @@ VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What opening says when the entry that was listed is no longer there, or is a link now."""
 
 
+class BackupSideFailed(Exception):
+    """The backup can't be written, or looked at: FATAL, the run ends."""
+
+
 KILLED_TWO = "two workers died while they were at it; skipped"
 
 

@@ -16,7 +16,7 @@ from pipeline.model import message, treepath
 from pipeline.model.errors import BackupSideError, Problem, Severity
 from pipeline.model.message import Results
 from pipeline.model.plan import Action, Plan, Store
-from pipeline.model.record import KIND_NAMES, Entry, Kind, Record, Stat
+from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, Entry, Kind, Record, Stat
 from pipeline.model.report import Counts
 from pipeline.planner import Context, Facts
 from pipeline.store.journal import Journal
@@ -67,6 +67,7 @@ class Committer:
         self._cleared = 0
         self._held: bytes | None = None
         self._open_folders: list[tuple[Record, Entry]] = []
+        self._inside = b""  # what the paths below the innermost of them begin with
         self.present_files = 0  # the change of the state's figures by this run
         self.present_bytes = 0
 
@@ -80,6 +81,7 @@ class Committer:
         counts.bytes_read += results.bytes_read
         counts.bytes_stored += results.bytes_stored
         counts.by_action[Action.SKIP] += results.unchanged
+        self._state.look_ahead([item[4] for item in results.items if item[0] == message.FOUND and item[9]])
         for item in results.items:
             tag = item[0]
             if tag == message.FATAL:
@@ -87,7 +89,8 @@ class Committer:
                     item[1],
                     "What was committed stays valid. Mend the cause, then run again: it goes on from there.",
                 )
-            self._leave_folders(item[1])
+            if not item[1].startswith(self._inside):
+                self._leave_folders(item[1])
             if self._is_held(item[1]):
                 self._drop(item)
             elif tag == message.FOUND:
@@ -123,16 +126,28 @@ class Committer:
 
     def _found(self, item: list[Any]) -> None:
         _, path, kind, found, digest, target, unsettled, known, damage, staged, inode, warning = item
-        entry = Entry(path, Kind(kind), Stat(*found), digest, target, unsettled)
+        entry = Entry(path, KINDS[kind], Stat._make(found), digest, target, unsettled)
+        new = Staged(staged, Identity(inode, entry.stat.size, digest, None)) if staged is not None else None
+        if not known and new is not None:
+            self._store_first(entry, new)
+            if warning is not None:
+                self._note(Severity.WARNING, path, warning)
+            return
         record = self._state.record(path) if known else None
         if record is not None and not self._clear_the_way(entry, record):
             self._drop(item)
             return
-        new = Staged(staged, Identity(inode, entry.stat.size, digest, None)) if staged is not None else None
         facts = Facts(record, self._live_at(entry), damage)
         self._decide(entry, facts, new)
         if warning is not None:
             self._note(Severity.WARNING, path, warning)
+
+    def _store_first(self, entry: Entry, new: Staged) -> None:
+        """A file at a path of which nothing is known: most of a first run, and therefore straight on."""
+        facts = Facts(None, self._live_at(entry))
+        self._journal.execute(planner.plan_entry(entry, facts, self._context(entry.path)), new)
+        self.present_files += 1
+        self.present_bytes += entry.stat.size
 
     def _live_at(self, entry: Entry) -> bytes | None:
         """Another path that holds the content live. Empty files are never duplicates."""
@@ -154,6 +169,7 @@ class Committer:
             self._execute(plan, new)
         if entry.kind == Kind.FOLDER and plan.record.mode != entry.stat.mode:
             self._open_folders.append((plan.record, entry))
+            self._inside = entry.path + treepath.SEPARATOR
 
     def _execute(self, plan: Plan, new: Staged | None = None) -> None:
         if new is not None and not _stores(plan):
@@ -169,13 +185,16 @@ class Committer:
             self._note(Severity.WARNING, plan.path, plan.warning)
 
     def _keep_figures(self, plan: Plan) -> None:
-        for record, sign in ((plan.before, -1), (plan.record, 1)):
-            if record is not None and record.is_present and Kind(record.kind).has_content:
-                self.present_files += sign
-                self.present_bytes += sign * record.size
-        before = plan.before
-        if before is not None and before.is_present and before.kind == Kind.FILE:
-            self._promotions_due |= not plan.record.is_present or plan.record.kind != Kind.FILE
+        before, after = plan.before, plan.record
+        if after.kind in HAVE_CONTENT and after.is_present:
+            self.present_files += 1
+            self.present_bytes += after.size
+        if before is None or not before.is_present or before.kind not in HAVE_CONTENT:
+            return
+        self.present_files -= 1
+        self.present_bytes -= before.size
+        if before.kind == Kind.FILE:
+            self._promotions_due |= not after.is_present or after.kind != Kind.FILE
 
     def _context(self, path: bytes) -> Context:
         return self._contexts[treepath.source_name(path)]
@@ -184,8 +203,9 @@ class Committer:
 
     def _leave_folders(self, path: bytes) -> None:
         """The folders that the walk has left get their own modes."""
-        while self._open_folders and not treepath.is_below(path, self._open_folders[-1][0].path):
+        while self._open_folders and not path.startswith(self._inside):
             pending, entry = self._open_folders.pop()
+            self._inside = self._open_folders[-1][1].path + treepath.SEPARATOR if self._open_folders else b""
             self._execute(planner.plan_open_folder(pending, entry, self._context(pending.path)))
 
     def _clear_the_way(self, entry: Entry, record: Record) -> bool:
@@ -315,7 +335,7 @@ class Committer:
 
 
 def _stores(plan: Plan) -> bool:
-    return any(isinstance(step, Store) for step in plan.steps)
+    return Store in map(type, plan.steps)
 
 
 def _content_first(records: Iterable[Record]) -> Iterator[Record]:

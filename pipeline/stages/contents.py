@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -152,8 +153,8 @@ class Contents:
         if seen == self._seen:
             return
         self._seen, self._coming, self._going, self._folders_coming = seen, {}, set(), set()
-        for row in self._ask("SELECT operation FROM intents ORDER BY sequence"):
-            intent = operation.decode(row[0])
+        rows = self._ask("SELECT operations FROM intents ORDER BY sequence")
+        for intent in chain.from_iterable(operation.decode(row[0]) for row in rows):
             if isinstance(intent, Place):
                 names = [_STAGING + intent.staged, *filter(None, [intent.origin])]
                 self._coming.setdefault(intent.target, []).extend(names)

@@ -21,22 +21,18 @@ from typing import Any, NamedTuple
 from pipeline import layout
 from pipeline.model import message, treepath
 from pipeline.model.errors import Severity
-from pipeline.model.record import Area, Kind, Record, Stat
+from pipeline.model.record import Kind, Record, Stat
 from pipeline.stages import digest
-from pipeline.stages.batch import KILLED_TWO, VANISHED, Batch, Source
+from pipeline.stages.batch import KILLED_TWO, BackupSideFailed, Batch, Source
 from pipeline.stages.setup import HashSetup
+from pipeline.stages.staged_copies import StagedCopies
+from pipeline.stages.stored_look import StoredLook
 from pipeline.store.folders import READ_FLAGS, Folders
-from pipeline.store.metadata import permissions
 from pipeline.store.pieces import pieces
-from pipeline.store.staging import Expected, damage_of
 from pipeline.store.staging_file import StagingFile
 
 RACY_NS = 2_000_000_000
 ATTEMPTS = 3
-
-
-class BackupSideFailed(Exception):
-    """Staging can't be written."""
 
 
 class _Read(NamedTuple):
@@ -59,17 +55,14 @@ class Hasher:
         self._buffer = bytearray(digest.READ_BYTES)
         self._view = memoryview(self._buffer)
         self._by_stat = setup.trust == "stat"
-        self._check_stored = setup.check_stored and setup.backup_root is not None
-        self._worker = worker
-        self._next_staged = 0
         self._alive = alive
-        self._stored: Folders | None = None
-        self._staging = -1
+        stored, self._copies = None, None
         if setup.backup_root is not None:
-            self._stored = Folders(os.open(setup.backup_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            stored = Folders(os.open(setup.backup_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             if setup.stage:
-                self._staging = self._stored.at(layout.OWN_FOLDER + b"/staging")
-                self._staging = os.dup(self._staging)
+                staging = os.dup(stored.at(layout.OWN_FOLDER + b"/staging"))
+                self._copies = StagedCopies(staging, setup.run, worker)
+        self._look = StoredLook(stored if setup.check_stored else None)
 
     def process(self, payload: bytes) -> tuple[bytes, int, int]:
         """A batch's results, encoded, the number of its files and the bytes that were read."""
@@ -128,7 +121,7 @@ class Hasher:
         try:
             if row is not None and self._is_unchanged(handle, name, row, batch):
                 batch.is_unchanged(name)
-            else:
+            elif row is not None or not self._is_small_and_new(handle, name, batch):
                 self._open_file(handle, name, Record._make(row) if row is not None else None, batch)
         except OSError as error:
             batch.not_readable(name, error)
@@ -141,7 +134,7 @@ class Hasher:
         if record.unsettled or record.digest is None or not record.is_present or record.kind != Kind.FILE:
             return False
         found = Stat.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
-        return found == Stat(*record[2:9]) and self._damage(record, name, batch) is None
+        return found == Stat(*record[2:9]) and self._look.damage(record, name, batch) is None
 
     def _is_unchanged(self, handle: int, name: bytes, row: list[Any], batch: Batch) -> bool:
         """The hot path: whether a known small file is what its record says, bytes and all.
@@ -176,25 +169,40 @@ class Hasher:
             or self._new_hasher(content).digest() != recorded
         ):
             return False
-        if self._check_stored and not self._looks_stored(name, area, size, mtime_ns, batch):
+        if not self._look.is_right(name, area, size, mtime_ns, batch):
             return False
         batch.bytes_read += size
         return True
 
-    def _looks_stored(self, name: bytes, area: int, size: int, mtime_ns: int, batch: Batch) -> bool:
-        """Whether the stored file is what it should be, at a quick look; if in doubt, no."""
-        folder = batch.stored_handles.get(area)
-        try:
-            if folder is None:
-                at, name = batch.stored_in(name, area)
-                assert self._stored is not None, "what is to be checked exists"
-                folder = self._stored.at(at)
-                # Only one: opening another folder may close it.
-                batch.stored_handles = {area: folder} if batch.relative else {}
-            stored = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except OSError:
+    def _is_small_and_new(self, handle: int, name: bytes, batch: Batch) -> bool:
+        """The hot path of a first run: a small file at a new path, read and staged in one go.
+
+        As `_open_file` would, with fewer calls. What holds still no less than that is left to it: False.
+        """
+        read_ns = time.time_ns()
+        before = os.fstat(handle)
+        size = before.st_size
+        if size >= digest.READ_BYTES or not stat.S_ISREG(before.st_mode):
             return False
-        return stored.st_mtime_ns == mtime_ns and stored.st_size == size and stat.S_ISREG(stored.st_mode)
+        content = os.read(handle, size + 1)  # one more would show that it has grown
+        after = os.fstat(handle)
+        if (
+            len(content) != size
+            or after.st_size != size
+            or after.st_mtime_ns != before.st_mtime_ns
+            or after.st_ctime_ns != before.st_ctime_ns
+        ):
+            return False
+        found, staged, inode = Stat.of(after), None, 0
+        if self._copies is not None:
+            staged, inode = self._copies.small(content, found, batch)
+        batch.bytes_read += size
+        unsettled = max(found.mtime_ns, found.ctime_ns) > read_ns - RACY_NS
+        batch.items.append((
+            message.FOUND, batch.path + b"\0" + name, 0, found, self._new_hasher(content).digest(), None,
+            unsettled, False, None, staged, inode, None,
+        ))  # fmt: skip
+        return True
 
     def _open_file(self, handle: int, name: bytes, record: Record | None, batch: Batch) -> None:
         path = batch.path + b"\0" + name
@@ -208,7 +216,7 @@ class Hasher:
         read_ns = time.time_ns()
         read = self._read_settled(handle, before, expected, batch)
         same = expected is not None and read.digest == expected
-        damage = self._damage(record, name, batch) if same and record is not None else None
+        damage = self._look.damage(record, name, batch) if same and record is not None else None
         if record is None or not same or damage is not None:
             read = self._stage(handle, read, batch)
         unsettled = not read.settled or max(read.found.mtime_ns, read.found.ctime_ns) > read_ns - RACY_NS
@@ -237,10 +245,12 @@ class Hasher:
             )
             if settled or attempt == ATTEMPTS:
                 found = Stat.of(after)._replace(size=size_bytes)
-                named = self._finish(staged, found, batch) if staged is not None else None
+                named = None
+                if staged is not None and self._copies is not None:
+                    named = self._copies.finish(staged, found, batch)
                 return _Read(found, read_digest, in_buffer, named, settled)
-            if staged is not None:
-                self._discard(staged)
+            if staged is not None and self._copies is not None:
+                self._copies.discard(staged)
             before = after
         raise AssertionError("the last attempt returns")
 
@@ -248,92 +258,49 @@ class Hasher:
         self, handle: int, before: os.stat_result, expected: bytes | None
     ) -> tuple[bytes, bool, StagingFile | None, int]:
         """One pass over the file: digest, whether the buffer has it all, the staged copy, bytes read."""
-        count = os.preadv(handle, [self._buffer], 0)
-        if count < len(self._buffer) and (
-            count == before.st_size or not os.preadv(handle, [bytearray(1)], count)
-        ):
-            return self._new_hasher(self._view[:count]).digest(), True, None, count
+        if before.st_size < len(self._buffer):
+            count = os.preadv(handle, [self._buffer], 0)
+            if count < len(self._buffer) and (
+                count == before.st_size or not os.preadv(handle, [bytearray(1)], count)
+            ):
+                return self._new_hasher(self._view[:count]).digest(), True, None, count
         # No further than it was long at first: a file that grows as fast as it is read would never end.
         if expected is not None:
             return self._pass(handle, before.st_size, None)
-        return self._pass(handle, before.st_size, self._staging_file())
+        copy = self._copies.begin() if self._copies is not None else None
+        return self._pass(handle, before.st_size, copy)
 
     def _pass(
         self, handle: int, size_bytes: int, staged: StagingFile | None
     ) -> tuple[bytes, bool, StagingFile | None, int]:
         """Hash a large file, and write it to staging on the way where that is wanted."""
-        state, offset = self._new_hasher(), 0
+        state, offset, copies = self._new_hasher(), 0, self._copies
         try:
             for piece, is_hole in pieces(handle, self._buffer, size_bytes):
                 state.update(piece)
-                if staged is not None:
-                    self._write(staged, piece, is_hole)
+                if staged is not None and copies is not None:
+                    copies.write(staged, piece, is_hole)
                 offset += len(piece)
                 self._alive(len(piece))
         except OSError:
-            if staged is not None:
-                self._discard(staged)
+            if staged is not None and copies is not None:
+                copies.discard(staged)
             raise
         return state.digest(), False, staged, offset
 
     # -- staging ------------------------------------------------------------------------------------------
 
-    def _staging_file(self) -> StagingFile | None:
-        if self._staging < 0:
-            return None
-        self._next_staged += 1
-        name = b"%x-%x-%x" % (self._setup.run, self._worker, self._next_staged)
-        try:
-            return StagingFile(self._staging, name)
-        except OSError as error:
-            raise BackupSideFailed(_write_cause(error)) from error
-
-    def _write(self, staged: StagingFile, piece: memoryview, is_hole: bool = False) -> None:
-        try:
-            staged.write(piece, is_hole)
-        except OSError as error:
-            # What was written so far is swept with the rest of staging.
-            raise BackupSideFailed(_write_cause(error)) from error
-
-    def _discard(self, staged: StagingFile) -> None:
-        try:
-            staged.discard()
-        except OSError as error:
-            raise BackupSideFailed(_write_cause(error)) from error
-
     def _stage(self, handle: int, read: _Read, batch: Batch) -> _Read:
         """The content's staged copy: already there, from the buffer, or by reading the file again."""
-        if self._staging < 0:
+        if self._copies is None:
             return read
         # The file may have shrunk into the buffer meanwhile, or have grown out of it again.
         while read.staged is None and not read.in_buffer:
             read = self._read_settled(handle, os.fstat(handle), None, batch)
         if read.staged is not None:
             return read
-        staged = self._staging_file()
-        assert staged is not None, "there is a staging folder"
-        self._write(staged, self._view[: read.found.size])
-        return read._replace(staged=self._finish(staged, read.found, batch))
-
-    def _finish(self, staged: StagingFile, found: Stat, batch: Batch) -> tuple[bytes, int]:
-        try:
-            inode = staged.finish(found, permissions(found.mode))
-        except OSError as error:
-            raise BackupSideFailed(_write_cause(error)) from error
-        batch.bytes_stored += found.size
-        return staged.name, inode
-
-    def _damage(self, record: Record, name: bytes, batch: Batch) -> str | None:
-        """What is wrong with the stored file of a known path, at a quick look."""
-        if self._stored is None or not self._check_stored:
-            return None
-        batch.stored_handles = {}
-        at = b"/".join(filter(None, batch.stored_in(name, record.area)))
-        expected = Expected(record.kind, record.size, record.digest, record.target, record.mtime_ns)
-        try:
-            return damage_of(self._stored, at, expected)
-        except OSError as error:
-            raise BackupSideFailed(f"can't look at the backup: {error.strerror}") from error
+        content = bytes(self._view[: read.found.size])
+        return read._replace(staged=self._copies.small(content, read.found, batch))
 
     # -- everything else ----------------------------------------------------------------------------------
 
@@ -343,7 +310,7 @@ class Hasher:
         if row is not None:
             record = Record._make(row)
             if record.kind == Kind.LINK and record.target == target:
-                damage = self._damage(record, name, batch)
+                damage = self._look.damage(record, name, batch)
                 if damage is None and record.is_current(Stat(*found), unsettled=False):
                     batch.is_unchanged(name)
                     return
@@ -367,23 +334,8 @@ class Hasher:
             record = Record._make(row)
             if record.kind == Kind.FOLDER and record.is_present:
                 place = self._sources[treepath.source_name(path)].place
-                damage = self._folder_damage(layout.stored(place, treepath.relative(path), Area.LIVE))
+                damage = self._look.folder_damage(path, place)
                 same = (record.mode, record.uid, record.gid, record.mtime_ns) == tuple(found[:4])
                 if damage is None and same:
                     return
         batch.found(path, Kind.FOLDER, found, None, row is not None, damage)
-
-    def _folder_damage(self, at: bytes) -> str | None:
-        if self._stored is None or not self._check_stored:
-            return None
-        try:
-            self._stored.at(at)
-        except OSError as error:
-            if error.errno in VANISHED:
-                return "gone"
-            raise BackupSideFailed(f"can't look at the backup: {error.strerror}") from error
-        return None
-
-
-def _write_cause(error: OSError) -> str:
-    return f"can't write to the backup: {error.strerror}"

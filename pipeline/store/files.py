@@ -72,6 +72,8 @@ class StoredFiles:
 
     def take_problems(self) -> list[Problem]:
         """The problems since this was asked last."""
+        if not self._problems:
+            return []
         problems, self._problems = self._problems, []
         return problems
 

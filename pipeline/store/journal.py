@@ -54,7 +54,7 @@ from pipeline.store.operation import (
 from pipeline.store.operation import Remove as RemoveName
 from pipeline.store.staging import Adopted, Damaged, Expected, Staged, Staging
 from pipeline.store.state import State
-from pipeline.store.system import backup_side_errors
+from pipeline.store.system import backup_side_error, backup_side_errors
 
 GROUP_OPERATIONS = 4096
 GROUP_BYTES = 256 << 20
@@ -112,11 +112,16 @@ class Journal:
     def execute(self, plan: Plan, new: Staged | None = None) -> None:
         """Put a plan into the group. Raises Damaged, before anything is changed, where a stored file that it
         needs isn't what the state says: then another plan is needed."""
+        if new is not None and plan.before is None and not self._dry_run:
+            self._store_first(plan, new)
+            return
         names = _names_of(plan)
-        if self._names and not self._names.isdisjoint(names):
+        if not self._names.isdisjoint(names):
             self.close_group()
-        with backup_side_errors():
+        try:
             operations = self._stage(plan, new)
+        except OSError as error:
+            raise backup_side_error(error) from error
         self._state.write(plan, self._run)
         if not self._events:
             self._opened_s = time.monotonic()
@@ -124,6 +129,21 @@ class Journal:
         self._names.update(names)
         self._operations += len(operations)
         self._bytes += new.identity.size if new is not None else 0
+        self._close_if_full()
+
+    def _store_first(self, plan: Plan, new: Staged) -> None:
+        """The same for a file at a new path, whose only step is its `Store`: there are millions of them."""
+        to = plan.stored_at
+        assert to is not None, "a file that was staged is stored"
+        if to in self._names:
+            self.close_group()
+        self._state.write(plan, self._run)
+        if not self._events:
+            self._opened_s = time.monotonic()
+        self._events.append((plan, [Place(new.name, to, new.identity, plan.path, 0, None)]))
+        self._names.add(to)
+        self._operations += 1
+        self._bytes += new.identity.size
         self._close_if_full()
 
     def note(self, event: Event) -> None:
@@ -165,7 +185,8 @@ class Journal:
                 self._pending = True
             self._state.commit()
             for event, group in events:
-                self._lost += self._files.apply(group)
+                if group:
+                    self._lost += self._files.apply(group)
                 self._emit(event)
                 for problem in self._files.take_problems():
                     self._emit(problem)
@@ -272,10 +293,10 @@ def _names_of(plan: Plan) -> list[bytes]:
     """The stored names that a plan makes, frees or looks at. Opening a folder up needs none."""
     names: list[bytes] = []
     for step in plan.steps:
-        if isinstance(step, Archive | Move):
-            names += (step.at, step.to)
-        elif isinstance(step, Store):
+        if isinstance(step, Store):
             names.append(step.to)
+        elif isinstance(step, Archive | Move):
+            names += (step.at, step.to)
         elif not isinstance(step, OpenFolder):
             names.append(step.at)
     return names

@@ -7,6 +7,7 @@ serve (the backup was copied to another disk) by size and digest, or by a link's
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -90,11 +91,14 @@ _TAGS = {cls: tag for tag, cls in enumerate(_CLASSES)}
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def encode(operation: Operation) -> bytes:
-    return _encode((_TAGS[type(operation)], operation))
+_decode = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]]).decode
 
 
-def decode(data: bytes) -> Operation:
+def encode(operations: Iterable[Operation]) -> bytes:
+    """Several at once: there is one for each new file."""
+    return _encode([(_TAGS[type(operation)], operation) for operation in operations])
+
+
+def decode(data: bytes) -> list[Operation]:
     """Raises msgspec.MsgspecError or IndexError for bytes that `encode` didn't make."""
-    tag, fields = msgspec.msgpack.decode(data, type=tuple[int, msgspec.Raw])
-    return msgspec.msgpack.decode(fields, type=_CLASSES[tag])
+    return [msgspec.msgpack.decode(fields, type=_CLASSES[tag]) for tag, fields in _decode(data)]

@@ -62,6 +62,25 @@ class StagingFile:
             os.close(handle)
 
 
+def stage_small(folder: int, name: bytes, content: bytes, found: Stat, mode: int) -> int:
+    """A whole new file with its metadata (mode: permission bits) in as few calls as will do: there are
+    millions. Returns its inode. Nobody else reaches what is in staging, so it has its mode from the start."""
+    handle = os.open(name, _CREATE, mode, dir_fd=folder)
+    try:
+        written = os.write(handle, content)
+        while written < len(content):
+            written += os.write(handle, content[written:])
+        os.utime(handle, ns=(found.mtime_ns, found.mtime_ns))
+        made = os.fstat(handle)
+        if (made.st_uid, made.st_gid) != (found.uid, found.gid):
+            change_owner(found.uid, found.gid, handle=handle)
+        if made.st_mode & 0o7777 != mode:  # by the umask, or the folder's default ACL
+            os.fchmod(handle, mode)
+        return signed64(made.st_ino)
+    finally:
+        os.close(handle)
+
+
 def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
     """A file that has names elsewhere, too, becomes one of our own, so that what is done to it stays here.
 

@@ -12,8 +12,9 @@ Fails with SQLite's own errors, which `translated_errors` turns into `StateError
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,21 @@ CREATE TABLE versions (
     path BLOB NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB,
     target BLOB, mtime_ns INTEGER NOT NULL, pinned INTEGER NOT NULL, status INTEGER NOT NULL,
     ended_run INTEGER, PRIMARY KEY (path, number)) WITHOUT ROWID;
-CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operation BLOB NOT NULL);
+CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operations BLOB NOT NULL);
 """
 
 # `number` in `history` and `files` names a content of the path: the version number that it has, or will get.
 # So a content's place follows from the path's current record and from `versions`, and a METADATA action, or
 # a move between the areas, never has to touch the history.
 
+_INTENTS_PER_ROW = 64
+_ASKED_AT_ONCE = 64
+
 _WRITE_RECORD = f"REPLACE INTO files VALUES ({', '.join('?' * len(Record._fields))})"
+_WHICH_LIVE = (
+    "SELECT digest FROM files WHERE area = 0 AND digest IS NOT NULL"
+    f" AND digest IN ({', '.join('?' * _ASKED_AT_ONCE)})"
+)
 _WRITE_VERSION = f"REPLACE INTO versions VALUES ({', '.join('?' * len(Version._fields))})"
 
 
@@ -112,6 +120,8 @@ class State:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._open = False
+        self._unwritten: list[Record] = []  # a statement for many records is cheaper than many statements
+        self._live_nowhere: set[bytes] = set()
         self.is_in_doubt = False
         """Whether a commit has failed: what it wrote may be found, or not, when the state is opened again."""
 
@@ -133,33 +143,52 @@ class State:
 
     def commit(self) -> None:
         if self._open:
+            self._write_records()
             self.is_in_doubt = True
             self._connection.execute("COMMIT")
             self._open = self.is_in_doubt = False
 
     def rollback(self) -> None:
+        self._unwritten.clear()
+        self._live_nowhere.clear()
         if self._open:
             self._connection.rollback()
             self._open = False
 
     # -- reading ------------------------------------------------------------------------------------------
 
+    def execute(self, query: str, values: Any = (), /) -> sqlite3.Cursor:
+        """A question (`Readable`). It sees all that was written before it."""
+        self._write_records()
+        return self._connection.execute(query, values)
+
     def record(self, path: bytes) -> Record | None:
         query = f"SELECT {RECORD_COLUMNS} FROM files WHERE path = ?"
-        row = self._connection.execute(query, (path,)).fetchone()
+        row = self.execute(query, (path,)).fetchone()
         return Record._make(row) if row is not None else None
+
+    def look_ahead(self, digests: list[bytes]) -> None:
+        """`live_at` is about to be asked for these contents: most are new, and one query tells which."""
+        found: set[bytes] = set()
+        for first in range(0, len(digests), _ASKED_AT_ONCE):
+            asked = digests[first : first + _ASKED_AT_ONCE]
+            asked += asked[:1] * (_ASKED_AT_ONCE - len(asked))  # one statement for any number
+            found.update(row[0] for row in self.execute(_WHICH_LIVE, asked))
+        self._live_nowhere = set(digests) - found
 
     def live_at(self, digest: bytes, size: int, other_than: bytes) -> bytes | None:
         """The first path in scan order, but `other_than`, that holds the content at its live place."""
+        if digest in self._live_nowhere:
+            return None
         query = (
             "SELECT path FROM files WHERE digest = ? AND area = 0 AND size = ? AND path != ? ORDER BY path"
         )
-        row = self._connection.execute(query, (digest, size, other_than)).fetchone()
+        row = self.execute(query, (digest, size, other_than)).fetchone()
         return row[0] if row is not None else None
 
     def records(self, low: bytes, high: bytes) -> Iterator[Record]:
         """The records with low < path < high in scan order. They may be written while this is read."""
-        return map(Record._make, read_range(self._connection, low, high))
+        return map(Record._make, read_range(self, low, high))
 
     def deleted_in(self, low: bytes, high: bytes) -> list[Record]:
         """A bounded number of deleted paths in a range whose stored files lie in `_deleted/`."""
@@ -167,7 +196,7 @@ class State:
             f"SELECT {RECORD_COLUMNS} FROM files WHERE path > ? AND path < ? AND area = {Area.DELETED:d}"
             f" AND (digest IS NOT NULL OR target IS NOT NULL) ORDER BY path LIMIT {RANGE_ROWS}"
         )
-        return [Record._make(row) for row in self._connection.execute(query, (low, high))]
+        return [Record._make(row) for row in self.execute(query, (low, high))]
 
     def count_present(self, low: bytes, high: bytes) -> int:
         """How many files and links that are in the source lie in a range."""
@@ -175,15 +204,15 @@ class State:
             "SELECT count(*) FROM files WHERE path > ? AND path < ?"
             f" AND area != {Area.DELETED:d} AND kind IN ({Kind.FILE:d}, {Kind.LINK:d})"
         )
-        return int(self._connection.execute(query, (low, high)).fetchone()[0])
+        return int(self.execute(query, (low, high)).fetchone()[0])
 
     def has_present(self, low: bytes, high: bytes) -> bool:
         query = f"SELECT 1 FROM files WHERE path > ? AND path < ? AND area != {Area.DELETED:d} LIMIT 1"
-        return self._connection.execute(query, (low, high)).fetchone() is not None
+        return self.execute(query, (low, high)).fetchone() is not None
 
     def has_any(self, low: bytes, high: bytes) -> bool:
         query = "SELECT 1 FROM files WHERE path >= ? AND path < ? LIMIT 1"
-        return self._connection.execute(query, (low, high)).fetchone() is not None
+        return self.execute(query, (low, high)).fetchone() is not None
 
     def orphaned_duplicates(self, after: bytes) -> list[Record]:
         """A bounded number of duplicates, in scan order, whose original is no longer a file in the source."""
@@ -193,7 +222,7 @@ class State:
             " AND NOT EXISTS (SELECT 1 FROM files AS o WHERE o.path = d.original"
             f" AND o.area != {Area.DELETED:d} AND o.kind = {Kind.FILE:d}) ORDER BY d.path LIMIT {RANGE_ROWS}"
         )
-        return [Record._make(row) for row in self._connection.execute(query, (after,))]
+        return [Record._make(row) for row in self.execute(query, (after,))]
 
     def with_more_versions(self, limit: int, after: bytes) -> list[Record]:
         """A bounded number of paths, in scan order, with more than `limit` counted versions."""
@@ -202,7 +231,7 @@ class State:
             " WHERE kept_versions > ? AND kept_versions > 0) AND path > ?"
             f" ORDER BY path LIMIT {RANGE_ROWS}"
         )
-        return [Record._make(row) for row in self._connection.execute(query, (limit, after))]
+        return [Record._make(row) for row in self.execute(query, (limit, after))]
 
     def figures(self) -> tuple[int, int]:
         """How many files and links are in the source by the state, and their bytes. Reads the whole table."""
@@ -210,20 +239,20 @@ class State:
             f"SELECT count(*), coalesce(sum(size), 0) FROM files WHERE area != {Area.DELETED:d}"
             f" AND kind IN ({Kind.FILE:d}, {Kind.LINK:d})"
         )
-        row = self._connection.execute(query).fetchone()
+        row = self.execute(query).fetchone()
         return int(row[0]), int(row[1])
 
     def versions(self, path: bytes) -> list[Version]:
-        rows = self._connection.execute("SELECT * FROM versions WHERE path = ? ORDER BY number", (path,))
+        rows = self.execute("SELECT * FROM versions WHERE path = ? ORDER BY number", (path,))
         return [Version._make(row) for row in rows]
 
     def setting(self, key: str) -> Any:
-        row = self._connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+        row = self.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
         return row[0] if row is not None else None
 
     def sources(self) -> list[tuple[bytes, bool]]:
         """Name and whether it lies at the root, of every source that this backup has ever had."""
-        rows = self._connection.execute("SELECT name, at_root FROM sources ORDER BY name")
+        rows = self.execute("SELECT name, at_root FROM sources ORDER BY name")
         return [(name, bool(at_root)) for name, at_root in rows]
 
     def places(self) -> dict[bytes, SourcePlace]:
@@ -235,7 +264,7 @@ class State:
         query = (
             "SELECT number, status, durability, boot_id, started_ns FROM runs ORDER BY number DESC LIMIT 1"
         )
-        row = self._connection.execute(query).fetchone()
+        row = self.execute(query).fetchone()
         return (row[0], row[1], row[2], row[3], row[4]) if row is not None else None
 
     # -- writing ------------------------------------------------------------------------------------------
@@ -243,30 +272,34 @@ class State:
     def write(self, plan: Plan, run: int) -> None:
         """A plan's record, the state that it closes, and the version that it makes or ends."""
         self._begin()
-        execute = self._connection.execute
-        execute(_WRITE_RECORD, plan.record)
+        record, old = plan.record, plan.before
+        self._unwritten.append(record)
+        if record.area == Area.LIVE and record.digest is not None:
+            self._live_nowhere.discard(record.digest)
         if plan.archived is not None:
-            execute(_WRITE_VERSION, plan.archived)
-        old = plan.before
+            self._connection.execute(_WRITE_VERSION, plan.archived)
         if plan.closes and old is not None and old.since_run != run:
-            execute(
+            self._connection.execute(
                 "REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (old.path, old.since_run, run, old.kind, old.mode, old.uid, old.gid, old.mtime_ns,
                  old.size, old.digest, old.target, old.number),
             )  # fmt: skip
 
+    def _write_records(self) -> None:
+        if self._unwritten:
+            self._connection.executemany(_WRITE_RECORD, self._unwritten)
+            self._unwritten.clear()
+
     def lose_version(self, path: bytes, number: int, run: int) -> None:
         """A version's stored file is nowhere to be found."""
         self._begin()
-        changed = self._connection.execute(
+        changed = self.execute(
             f"UPDATE versions SET status = {VersionStatus.LOST:d}, ended_run = ? WHERE path = ?"
             f" AND number = ? AND status = {VersionStatus.KEPT:d} RETURNING pinned",
             (run, path, number),
         ).fetchone()
         if changed is not None and not changed[0]:
-            self._connection.execute(
-                "UPDATE files SET kept_versions = kept_versions - 1 WHERE path = ?", (path,)
-            )
+            self.execute("UPDATE files SET kept_versions = kept_versions - 1 WHERE path = ?", (path,))
 
     def set_setting(self, key: str, value: int | str) -> None:
         self._begin()
@@ -301,13 +334,15 @@ class State:
     # -- intents ------------------------------------------------------------------------------------------
 
     def intents(self) -> list[Operation]:
-        rows = self._connection.execute("SELECT operation FROM intents ORDER BY sequence")
-        return [operation.decode(row[0]) for row in rows]
+        rows = self.execute("SELECT operations FROM intents ORDER BY sequence")
+        return list(chain.from_iterable(operation.decode(row[0]) for row in rows))
 
-    def replace_intents(self, operations: Iterable[Operation]) -> None:
+    def replace_intents(self, operations: Sequence[Operation]) -> None:
         """The previous group's intents go, this group's come, in the transaction that is open."""
         self._begin()
         self._connection.execute("DELETE FROM intents")
+        rows = range(0, len(operations), _INTENTS_PER_ROW)
         self._connection.executemany(
-            "INSERT INTO intents (operation) VALUES (?)", ((operation.encode(o),) for o in operations)
+            "INSERT INTO intents (operations) VALUES (?)",
+            ((operation.encode(operations[first : first + _INTENTS_PER_ROW]),) for first in rows),
         )

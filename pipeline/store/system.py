@@ -20,6 +20,8 @@ from pipeline.model.errors import BackupSideError
 _libc = ctypes.CDLL(None, use_errno=True)
 _syncfs = getattr(_libc, "syncfs", None) if sys.platform == "linux" else None
 _renameat2 = getattr(_libc, "renameat2", None) if sys.platform == "linux" else None
+if _renameat2 is not None:  # told once instead of guessed at each call
+    _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _RENAME_NOREPLACE = 1  # linux/fs.h
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
@@ -56,10 +58,15 @@ def backup_side_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BackupSideError(
-            f"can't write to the backup: {error.strerror or error}",
-            "What was committed stays valid. Mend the cause, then run again: it goes on from there.",
-        ) from error
+        raise backup_side_error(error) from error
+
+
+def backup_side_error(error: OSError) -> BackupSideError:
+    """The same where a context manager would be too dear."""
+    return BackupSideError(
+        f"can't write to the backup: {error.strerror or error}",
+        "What was committed stays valid. Mend the cause, then run again: it goes on from there.",
+    )
 
 
 def boot_id() -> str:

@@ -35,9 +35,9 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def _step_line(plan: Plan, action: Action, path: str, step: Step) -> str | None:
+    if isinstance(step, Store):
+        return f"{_STORED_AS.get(action, action)}: {path} → {treepath.escaped(step.to)}"
     match step:
-        case Store(to=to):
-            return f"{_STORED_AS.get(action, action)}: {path} → {treepath.escaped(to)}"
         case Archive():
             return _archive_line(step)
         case Move() if plan.archived is not None:
@@ -78,6 +78,8 @@ def problem_line(problem: Problem) -> str:
 
 def _text(text: str) -> str:
     """Reasons and causes quote names as the file system gave them."""
+    if treepath.is_plain(text):
+        return text
     return treepath.escaped(text.encode("utf-8", "surrogateescape"))
 
 

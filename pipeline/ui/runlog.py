@@ -56,8 +56,9 @@ class RunLog:
             self._flush()
 
     def acted(self, plan: Plan) -> None:
-        for line in plan_lines(plan):
-            self._write(line)
+        lines = plan_lines(plan)
+        if lines:
+            self._write(*lines)
 
     def skipped(self, path: bytes) -> None:
         self._write(skip_line(path))
@@ -72,14 +73,15 @@ class RunLog:
             os.close(self._handle)
             self._handle = None
 
-    def _write(self, line: str) -> None:
+    def _write(self, *lines: str) -> None:
         if self._handle is None:
             return
         second = int(time.time())
         if second != self._second:
             self._second = second
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime(second))
-        self._buffer += f"{self._stamp}{line}\n".encode()
+        for line in lines:
+            self._buffer += f"{self._stamp}{line}\n".encode()
         if len(self._buffer) >= _BUFFER_BYTES or second - self._flushed_second >= _FLUSH_S:
             self._flush()
 
