@@ -153,7 +153,7 @@ class Contents:
         if seen == self._seen:
             return
         self._seen, self._coming, self._going, self._folders_coming = seen, {}, set(), set()
-        rows = self._ask("SELECT operations FROM intents ORDER BY sequence")
+        rows = self._ask("SELECT operation FROM intents ORDER BY sequence")
         for intent in chain.from_iterable(operation.decode(row[0]) for row in rows):
             if isinstance(intent, Place):
                 names = [_STAGING + intent.staged, *filter(None, [intent.origin])]

@@ -3,8 +3,8 @@
 In: batches of items with their records. Out: results in the same order; unchanged ones are only counted.
 Guarantees: the recorded hash comes from the very read whose bytes are staged (promise 3); every file is
 opened relative to its folder, without following links and without waiting for a fifo (promise 8); `fstat`
-before and after each read tells whether it changed meanwhile. Problems with single files are results; only a
-backup side that can't be written is FATAL.
+before and after tells whether a file that is stored changed while it was read. Problems with single files are
+results; only a backup side that can't be written is FATAL.
 
 One read or two: a new path, or a known one of another size, is hashed and staged in one pass. A known path of
 the same size is hashed first; a small file can then be staged from the buffer, a large one is read again.
@@ -23,11 +23,13 @@ from pipeline.model import message, treepath
 from pipeline.model.errors import Severity
 from pipeline.model.record import Kind, Record, Stat
 from pipeline.stages import digest
+from pipeline.stages.ahead import ReadAhead
 from pipeline.stages.batch import KILLED_TWO, BackupSideFailed, Batch, Source
 from pipeline.stages.setup import HashSetup
 from pipeline.stages.staged_copies import StagedCopies
 from pipeline.stages.stored_look import StoredLook
 from pipeline.store.folders import READ_FLAGS, Folders
+from pipeline.store.page_cache import LARGE_BYTES, is_cached, let_go
 from pipeline.store.pieces import pieces
 from pipeline.store.staging_file import StagingFile
 
@@ -63,15 +65,18 @@ class Hasher:
                 staging = os.dup(stored.at(layout.OWN_FOLDER + b"/staging"))
                 self._copies = StagedCopies(staging, setup.run, worker)
         self._look = StoredLook(stored if setup.check_stored else None)
+        self._ahead = ReadAhead(self._sources, known_too=not self._by_stat)
 
     def process(self, payload: bytes) -> tuple[bytes, int, int]:
         """A batch's results, encoded, the number of its files and the bytes that were read."""
-        batch = Batch(self._setup.report_unchanged)
+        batch, items = Batch(self._setup.report_unchanged), message.decode_items(payload)
+        self._ahead.before(items)
         try:
-            for item in message.decode_items(payload):
+            for item in items:
                 self._item(item, batch)
         except BackupSideFailed as error:
             batch.items.append((message.FATAL, str(error)))
+        self._ahead.after(batch.files)
         results = (
             batch.files, batch.unchanged, batch.specials, batch.bytes_read, batch.bytes_stored, batch.items,
         )  # fmt: skip
@@ -129,12 +134,26 @@ class Hasher:
             os.close(handle)
 
     def _has_same_stat(self, folder: int, name: bytes, row: list[Any], batch: Batch) -> bool:
-        """With `trust = "stat"`: whether the file may be taken as unchanged without being read."""
-        record = Record._make(row)
-        if record.unsettled or record.digest is None or not record.is_present or record.kind != Kind.FILE:
+        """With `trust = "stat"`: whether the file may be taken as unchanged without being read.
+
+        On the raw row, as `_is_unchanged`; what is not plainly unchanged is opened and read.
+        """
+        _, kind, mode, uid, gid, mtime_ns, ctime_ns, inode, size, recorded, _, area, _, _, _, _, unsettled = (
+            row
+        )
+        if unsettled or recorded is None or kind != 0 or area == 2:  # no file, deleted
             return False
-        found = Stat.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
-        return found == Stat(*record[2:9]) and self._look.damage(record, name, batch) is None
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return (
+            found.st_mtime_ns == mtime_ns
+            and found.st_ctime_ns == ctime_ns
+            and found.st_size == size
+            and found.st_ino == inode
+            and found.st_mode == mode
+            and found.st_uid == uid
+            and found.st_gid == gid
+            and self._look.is_right(name, area, size, mtime_ns, batch)
+        )
 
     def _is_unchanged(self, handle: int, name: bytes, row: list[Any], batch: Batch) -> bool:
         """The hot path: whether a known small file is what its record says, bytes and all.
@@ -145,29 +164,22 @@ class Hasher:
         _, kind, mode, uid, gid, mtime_ns, ctime_ns, inode, size, recorded, _, area, _, _, _, _, unsettled = (
             row
         )
-        before = os.fstat(handle)
+        if size >= digest.READ_BYTES or unsettled or kind != 0 or area == 2:  # no file, deleted
+            return False
+        # One look is enough: what changes from here on either shows in the bytes, or is the next run's.
+        found = os.fstat(handle)
         if (
-            before.st_size != size
-            or size >= digest.READ_BYTES
-            or unsettled
-            or kind != 0  # a file
-            or area == 2  # deleted
-            or before.st_mode != mode
-            or before.st_ctime_ns != ctime_ns  # then `_open_file` reads it: not twice
+            found.st_ctime_ns != ctime_ns
+            or found.st_mtime_ns != mtime_ns
+            or found.st_size != size
+            or found.st_ino != inode
+            or found.st_mode != mode
+            or found.st_uid != uid
+            or found.st_gid != gid
         ):
             return False
         content = os.read(handle, size + 1)  # one more would show that it has grown
-        found = os.fstat(handle)
-        if (
-            len(content) != size
-            or found.st_size != size
-            or found.st_mtime_ns != mtime_ns
-            or found.st_ctime_ns != ctime_ns
-            or found.st_ino != inode
-            or found.st_uid != uid
-            or found.st_gid != gid
-            or self._new_hasher(content).digest() != recorded
-        ):
+        if self._new_hasher(content).digest() != recorded or len(content) != size:
             return False
         if not self._look.is_right(name, area, size, mtime_ns, batch):
             return False
@@ -214,11 +226,14 @@ class Hasher:
         if record is not None and record.size != before.st_size:
             expected = None
         read_ns = time.time_ns()
+        is_passing = before.st_size >= LARGE_BYTES and not is_cached(handle, before.st_size)
         read = self._read_settled(handle, before, expected, batch)
         same = expected is not None and read.digest == expected
         damage = self._look.damage(record, name, batch) if same and record is not None else None
         if record is None or not same or damage is not None:
             read = self._stage(handle, read, batch)
+        if is_passing:
+            let_go(handle)
         unsettled = not read.settled or max(read.found.mtime_ns, read.found.ctime_ns) > read_ns - RACY_NS
         if record is not None and same and damage is None and record.is_current(read.found, unsettled):
             batch.is_unchanged(name)

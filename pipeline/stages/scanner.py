@@ -20,6 +20,7 @@ from pipeline.model import message, treepath
 from pipeline.model.record import Area, Kind, Stat
 from pipeline.stages.batch import open_source, unreadable
 from pipeline.stages.batches import Batches, Send
+from pipeline.stages.folders_ahead import FoldersAhead
 from pipeline.stages.setup import ScanSetup, SourceRoot
 from pipeline.store.folders import Folders
 from pipeline.store.reading import Readable, Reader, read_range
@@ -47,6 +48,9 @@ class Known:
     def take(self, path: bytes, missing: Callable[[Row], None]) -> Row | None:
         """The record of `path`, if there is one; `missing` is called with each record before it."""
         row = self._row
+        if row is not None and row[0] == path:
+            self._row = next(self._rows, None)
+            return row
         while row is not None and row[0] < path:
             missing(row)
             row = self._row = next(self._rows, None)
@@ -76,14 +80,18 @@ class Scanner:
         self._filter = Filter(setup.exclude_patterns)
         self._batches = Batches(send)
         self._state = Reader(Path(setup.state))
+        self._ahead = FoldersAhead()
 
     def walk(self) -> None:
         with translated_errors():
             for source in self._setup.sources:
-                _SourceWalk(source, self._state, self._filter, self._setup.excluded, self._batches).walk()
+                _SourceWalk(
+                    source, self._state, self._filter, self._setup.excluded, self._batches, self._ahead
+                ).walk()
         self._batches.flush()
 
     def close(self) -> None:
+        self._ahead.close()
         self._state.close()
 
 
@@ -97,7 +105,9 @@ class _SourceWalk:
         exclude: Filter,
         excluded: frozenset[tuple[int, int]],
         batches: Batches,
+        ahead: FoldersAhead,
     ) -> None:
+        self._ahead = ahead
         self._root_path = source.name
         _, high = treepath.below(source.name)
         self._known = Known(lambda low: read_range(state, low, high, with_low=True), source.name)
@@ -132,10 +142,11 @@ class _SourceWalk:
     ) -> tuple[bytes, bytes, Iterator[tuple[bytes, Kind]]] | None:
         """Pass on a folder's entries up to its next subfolder, which is entered. None: the folder is done."""
         prefix = relative + b"/" if relative else b""
+        start = path + treepath.SEPARATOR
         is_filtered = not self._filter.is_empty
         for name, kind in names:
-            inner_path, inner = path + b"\0" + name, prefix + name
-            if is_filtered and self._filter.excludes(inner, kind is Kind.FOLDER):
+            inner_path = start + name
+            if is_filtered and self._filter.excludes(prefix + name, kind is Kind.FOLDER):
                 self._leave_alone(inner_path)
                 continue
             row = self._known.take(inner_path, self._missing)
@@ -144,9 +155,9 @@ class _SourceWalk:
                 size_bytes = row[_SIZE] if row is not None else self._size_of(relative, name)
                 self._batches.add_file(path, name, row, size_bytes)
             elif kind is Kind.FOLDER:
-                inner_names = self._enter(inner_path, inner, row)
+                inner_names = self._enter(inner_path, prefix + name, row)
                 if inner_names is not None:
-                    return inner_path, inner, inner_names
+                    return inner_path, prefix + name, inner_names
             else:
                 self._link_or_special(path, relative, name, kind, row)
         return None
@@ -177,7 +188,9 @@ class _SourceWalk:
                 self._known.skip_below(path)
                 return None
             self._batches.beat()
+            self._ahead.before_listing()
             names = self._list(handle)
+            self._ahead.after_listing(handle, [name for name, kind in names if kind is Kind.FOLDER])
         except OSError as error:
             self._not_readable(path, error)
             return None

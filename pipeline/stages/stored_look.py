@@ -13,7 +13,7 @@ import stat
 from pipeline import layout
 from pipeline.layout import SourcePlace
 from pipeline.model import treepath
-from pipeline.model.record import Area, Record
+from pipeline.model.record import Area, Record, same_time
 from pipeline.stages.batch import VANISHED, BackupSideFailed, Batch
 from pipeline.store.folders import Folders
 from pipeline.store.staging import Expected, damage_of
@@ -39,7 +39,11 @@ class StoredLook:
             stored = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError:
             return False
-        return stored.st_mtime_ns == mtime_ns and stored.st_size == size and stat.S_ISREG(stored.st_mode)
+        return (
+            stored.st_size == size
+            and stat.S_ISREG(stored.st_mode)
+            and (stored.st_mtime_ns == mtime_ns or same_time(stored.st_mtime_ns, mtime_ns))
+        )
 
     def damage(self, record: Record, name: bytes, batch: Batch) -> str | None:
         """What is wrong with the stored file of a known path: None, `gone` or `changed`."""

@@ -10,6 +10,8 @@ import errno
 import os
 from collections.abc import Iterator
 
+from pipeline.store.page_cache import AHEAD_BYTES, ask_ahead
+
 _BLOCK_BYTES = 512
 """What `st_blocks` counts, on every file system (stat(2))."""
 _SMALL_HOLE_BYTES = 64 << 10
@@ -39,7 +41,11 @@ def pieces(handle: int, buffer: bytearray, size_bytes: int) -> Iterator[tuple[me
 
 def _data(handle: int, buffer: bytearray, offset: int, end: int) -> Iterator[tuple[memoryview, bool]]:
     view = memoryview(buffer)
+    asked = offset + len(buffer)
     while count := os.preadv(handle, [view[: end - offset]], offset):
+        if asked < end and offset + AHEAD_BYTES > asked:
+            ask_ahead(handle, asked, min(end - asked, AHEAD_BYTES))
+            asked += AHEAD_BYTES
         yield view[:count], False
         offset += count
 

@@ -57,7 +57,7 @@ CREATE TABLE versions (
     path BLOB NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB,
     target BLOB, mtime_ns INTEGER NOT NULL, pinned INTEGER NOT NULL, status INTEGER NOT NULL,
     ended_run INTEGER, PRIMARY KEY (path, number)) WITHOUT ROWID;
-CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operations BLOB NOT NULL);
+CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operation BLOB NOT NULL);
 """
 
 # `number` in `history` and `files` names a content of the path: the version number that it has, or will get.
@@ -334,7 +334,7 @@ class State:
     # -- intents ------------------------------------------------------------------------------------------
 
     def intents(self) -> list[Operation]:
-        rows = self.execute("SELECT operations FROM intents ORDER BY sequence")
+        rows = self.execute("SELECT operation FROM intents ORDER BY sequence")
         return list(chain.from_iterable(operation.decode(row[0]) for row in rows))
 
     def replace_intents(self, operations: Sequence[Operation]) -> None:
@@ -343,6 +343,6 @@ class State:
         self._connection.execute("DELETE FROM intents")
         rows = range(0, len(operations), _INTENTS_PER_ROW)
         self._connection.executemany(
-            "INSERT INTO intents (operations) VALUES (?)",
+            "INSERT INTO intents (operation) VALUES (?)",
             ((operation.encode(operations[first : first + _INTENTS_PER_ROW]),) for first in rows),
         )

@@ -1,0 +1,66 @@
+"""Folders read ahead of an ordered walk, by a few threads: what the walk lists next is in the caches by then.
+
+In: a folder and the names of its subfolders. Out: nothing. Guarantees: nothing is decided here, and the walk
+lists each folder itself; nothing is followed that the walk would not follow; where listing waits for nothing
+(warm caches), no thread is ever started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from pipeline.stages.ahead import waits_until_now
+from pipeline.store.folders import FOLDER_FLAGS
+
+_THREADS = 4
+_MOST_FOLDERS = 1024
+"""Of one parent. What was read much too early may be gone again."""
+_LISTINGS = 256
+"""After so many that have waited for nothing, all is taken to be warm."""
+
+
+class FoldersAhead:
+    """Told of each listing; asks for what lies below where listings wait."""
+
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+        self._listings_left = 0
+        self._waits = 0
+
+    def before_listing(self) -> None:
+        self._waits = waits_until_now()
+
+    def after_listing(self, handle: int, inner: Sequence[bytes]) -> None:
+        """handle: of the folder that was listed. inner: the names of its subfolders, in the walk's order."""
+        has_waited = waits_until_now() > self._waits
+        self._listings_left = _LISTINGS if has_waited else max(0, self._listings_left - 1)
+        if not self._listings_left or len(inner) < 2:
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, "folders ahead")
+        for first in range(_THREADS):
+            names = inner[first:_MOST_FOLDERS:_THREADS]
+            if names:
+                self._threads.submit(_read, os.dup(handle), names)
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(parent: int, names: Sequence[bytes]) -> None:
+    """Once through each folder, as listing does. Takes the handle over."""
+    try:
+        for name in names:
+            with suppress(OSError):  # the walk meets the same error, and tells
+                handle = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+                try:
+                    with os.scandir(handle) as entries:
+                        next(entries, None)
+                finally:
+                    os.close(handle)
+    finally:
+        os.close(parent)
