@@ -96,5 +96,10 @@ def commit(work: Work) -> None:
     work.journal.close_group()
 
 
+def unchanged(answers: list[bytes]) -> int:
+    """How many files a worker's answers call unchanged."""
+    return sum(decode_results(answer).unchanged for answer in answers)
+
+
 def _refuse_problems(event: Event) -> None:
     assert not isinstance(event, Problem), event

@@ -42,6 +42,16 @@ def make_large(root: Path, files: int = 16, size_bytes: int = 128 << 20, seed: i
             file.write(b"%d" % number)
 
 
+def make_equal(root: Path, files: int, size_bytes: int, seed: int = 3) -> None:
+    """Write files of one size, each with its own bytes."""
+    piece = random.Random(seed).randbytes(min(size_bytes, 1 << 20))
+    for number in range(files):
+        with (root / f"{number:06d}").open("wb") as file:
+            file.write((b"%d" % number + piece)[: len(piece)])
+            for _ in range(size_bytes // len(piece) - 1):
+                file.write(piece)
+
+
 def write_config(folder: Path) -> Path:
     """A configuration that backs up `folder/data` into `folder/backup`."""
     file = folder / "config.toml"

@@ -47,13 +47,11 @@ class Ground:
     def ours(self, round_number: int) -> float:
         """Seconds of our side in one round."""
         settings = [word for setting in self.contest.settings for word in ("--set", setting)]
-        words = {
-            "restore": ["restore", "--quiet", "--to", str(self.target)],
-            "hash": ["run", "--quiet", "--dry-run"],
-        }.get(self.contest.kind, ["run", "--quiet"])
+        words = ["run", "--quiet"]
         if self.contest.kind == "first":
             _remove(self.folder / "backup", self.folder / "logs")
         elif self.contest.kind == "restore":
+            words = ["restore", "--quiet", "--to", str(self.target)]
             _remove(self.target)
         self._drop()
         return timed([*OURS, *words, *settings], self.folder)
@@ -64,7 +62,7 @@ class Ground:
             _remove(self.copy)
             self.set_up()
         self._drop()
-        is_first = kind in ("first", "restore", "hash")
+        is_first = kind in ("first", "restore")
         return timed(self._words(peer.first if is_first else peer.again, round_number), self.folder)
 
     def prepare(self) -> None:

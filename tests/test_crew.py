@@ -23,14 +23,19 @@ class Workers:
 
 
 def missing(
-    share: float, elapsed_s: float = LOOK_S, has_work: bool = True, idle: int = 0, most: int = 8
+    share: float,
+    elapsed_s: float = LOOK_S,
+    has_work: bool = True,
+    idle: int = 0,
+    most: int = 8,
+    own_share: float = 0.1,
 ) -> int:
     """What the second look says, after the workers were busy for that share of the time between the two."""
     workers = Workers()
     crew = Crew(most, 0.0, workers.busy_ns.get)
-    assert crew.missing(WORKERS, 2, True, LOOK_S) == 0, "one look tells nothing"
+    assert crew.missing(WORKERS, 2, True, LOOK_S, 0.0) == 0, "one look tells nothing"
     workers.work(elapsed_s, share)
-    return crew.missing(WORKERS[idle:], 2, has_work, LOOK_S + elapsed_s)
+    return crew.missing(WORKERS[idle:], 2, has_work, LOOK_S + elapsed_s, own_share * elapsed_s)
 
 
 def test_workers_that_wait_get_company() -> None:
@@ -49,6 +54,7 @@ def test_workers_that_wait_get_company() -> None:
         pytest.param({"share": 0.2, "idle": 1}, id="one of them has nothing to do"),
         pytest.param({"share": 0.2, "elapsed_s": 10.0}, id="the parent stood still"),
         pytest.param({"share": 0.2, "elapsed_s": LOOK_S / 2}, id="too early to tell"),
+        pytest.param({"share": 0.2, "own_share": 0.9}, id="the parent is what they wait for"),
     ],
 )
 def test_workers_that_do_not_wait_stay_as_many(settings: dict[str, float]) -> None:

@@ -393,3 +393,30 @@ def test_a_reader_survives_a_writer_that_begins_meanwhile(tmp_path: Path) -> Non
     assert reader.execute("SELECT n FROM t").fetchall() == [(3,)]
     reader.close()
     writer.close()
+
+
+# -- what is asked for many paths at once -----------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    before=st.lists(st.integers(0, 9), max_size=8),
+    asked=st.lists(st.integers(0, 9), max_size=200),
+    written=st.lists(st.integers(0, 9), max_size=8),
+)
+def test_looking_ahead_changes_no_answer(before: list[int], asked: list[int], written: list[int]) -> None:
+    """`live_at` says after `look_ahead` what it would have said without, also of what is written since."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(SCHEMA)
+    state = State(connection)
+    for number, content in enumerate(before):
+        state.write(stored(b"s\0a%d" % number, digest=b"content %d" % content), 1)
+    state.look_ahead([b"content %d" % content for content in asked])
+    for number, content in enumerate(written):
+        state.write(stored(b"s\0b%d" % number, digest=b"content %d" % content), 1)
+    paths = [(b"s\0a%d" % n, c) for n, c in enumerate(before)]
+    paths += [(b"s\0b%d" % n, c) for n, c in enumerate(written)]
+    for content in range(10):
+        first = min((path for path, found in paths if found == content), default=None)
+        assert state.live_at(b"content %d" % content, 3, b"other") == first
+    state.close()

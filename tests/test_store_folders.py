@@ -28,7 +28,7 @@ from pipeline.store.operation import (
     RemoveEmpty,
 )
 from pipeline.store.staging import Damaged, Expected, damage_of
-from pipeline.store.staging_file import StagingFile
+from pipeline.store.staging_file import StagingFile, stage_small
 
 ME = (os.geteuid(), os.getegid())
 ROOT_FLAGS = os.O_RDONLY | os.O_DIRECTORY
@@ -307,6 +307,27 @@ def test_staged_files_are_made_exclusively_and_get_their_metadata_first(store: S
     inode = staged.finish(Stat(0o106755, *ME, 7 * 10**9, 0, 0, 7), permissions(0o106755))
     found = (store.staging_path / "1-1").stat()
     assert (found.st_ino, found.st_mode & 0o7777, found.st_mtime_ns) == (inode, 0o755, 7 * 10**9)
+    assert not (store.root / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("umask", [0, 0o077, 0o777])
+@pytest.mark.parametrize("mode", [0o644, 0o1777, 0o400, 0])
+def test_small_files_are_staged_as_large_ones_are(store: Store, mode: int, umask: int) -> None:
+    """Whatever the umask: mode, owner, time, bytes; and nothing is written through what was planted."""
+    store.put_link(".pipeline/staging/planted", str(store.root / "elsewhere"))
+    found = Stat(mode, *ME, 7 * 10**9, 0, 0, 7)
+    before = os.umask(umask)
+    try:
+        inode = stage_small(store.handles[1], b"1-1", b"content", found, mode)
+        with pytest.raises(FileExistsError):
+            stage_small(store.handles[1], b"planted", b"content", found, mode)
+    finally:
+        os.umask(before)
+    made = (store.staging_path / "1-1").stat()
+    assert (made.st_ino, made.st_mode & 0o7777, made.st_mtime_ns) == (inode, mode, 7 * 10**9)
+    assert (made.st_uid, made.st_gid) == ME
+    os.chmod(store.staging_path / "1-1", 0o600)
+    assert (store.staging_path / "1-1").read_bytes() == b"content"
     assert not (store.root / "elsewhere").exists()
 
 

@@ -295,7 +295,8 @@ class Line:
         """One at a time starts fast; where all wait for their reads, more of them wait at once."""
         at_work = [worker.child.process.pid for worker in self._workers.values() if worker.given]
         pids = [pid for pid in at_work if pid is not None]
-        for _ in range(self._crew.missing(pids, len(self._workers), self._has_work(), time.monotonic())):
+        now_s, own_s = time.monotonic(), time.process_time()
+        for _ in range(self._crew.missing(pids, len(self._workers), self._has_work(), now_s, own_s)):
             self._start_worker()
 
     def _has_work(self) -> bool:

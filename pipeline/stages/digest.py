@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from pipeline.store.pieces import pieces
@@ -21,8 +22,9 @@ class Hasher(Protocol):
 NewHasher = Callable[..., Hasher]
 
 
-def hasher(algorithm: str) -> NewHasher:
-    """The constructor of a hash: called with a buffer or with nothing."""
+def hasher(algorithm: str, threads: int = 1) -> NewHasher:
+    """The constructor of a hash: called with a buffer or with nothing. threads: at most, for one `update`;
+    only BLAKE3, which is a tree, can use more than one."""
     if algorithm == "sha256":
         return cast(NewHasher, hashlib.sha256)
     if algorithm == "xxh3_128":
@@ -31,6 +33,8 @@ def hasher(algorithm: str) -> NewHasher:
         return cast(NewHasher, xxhash.xxh3_128)
     import blake3
 
+    if threads > 1:
+        return cast(NewHasher, partial(blake3.blake3, max_threads=threads))
     return cast(NewHasher, blake3.blake3)
 
 

@@ -16,6 +16,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from pipeline import layout
@@ -25,12 +26,12 @@ from pipeline.model.record import Kind, Record, Stat
 from pipeline.stages import digest
 from pipeline.stages.ahead import ReadAhead
 from pipeline.stages.batch import KILLED_TWO, BackupSideFailed, Batch, Source
+from pipeline.stages.large import LargeFiles
 from pipeline.stages.setup import HashSetup
 from pipeline.stages.staged_copies import StagedCopies
 from pipeline.stages.stored_look import StoredLook
 from pipeline.store.folders import READ_FLAGS, Folders
 from pipeline.store.page_cache import LARGE_BYTES, is_cached, let_go
-from pipeline.store.pieces import pieces
 from pipeline.store.staging_file import StagingFile
 
 RACY_NS = 2_000_000_000
@@ -57,7 +58,7 @@ class Hasher:
         self._buffer = bytearray(digest.READ_BYTES)
         self._view = memoryview(self._buffer)
         self._by_stat = setup.trust == "stat"
-        self._alive = alive
+        self._large = LargeFiles(setup.algorithm, alive)
         stored, self._copies = None, None
         if setup.backup_root is not None:
             stored = Folders(os.open(setup.backup_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -289,19 +290,16 @@ class Hasher:
         self, handle: int, size_bytes: int, staged: StagingFile | None
     ) -> tuple[bytes, bool, StagingFile | None, int]:
         """Hash a large file, and write it to staging on the way where that is wanted."""
-        state, offset, copies = self._new_hasher(), 0, self._copies
+        copies = self._copies
+        if staged is None or copies is None:
+            read_digest, read_bytes = self._large.read(handle, size_bytes, None)
+            return read_digest, False, None, read_bytes
         try:
-            for piece, is_hole in pieces(handle, self._buffer, size_bytes):
-                state.update(piece)
-                if staged is not None and copies is not None:
-                    copies.write(staged, piece, is_hole)
-                offset += len(piece)
-                self._alive(len(piece))
+            read_digest, read_bytes = self._large.read(handle, size_bytes, partial(copies.write, staged))
         except OSError:
-            if staged is not None and copies is not None:
-                copies.discard(staged)
+            copies.discard(staged)
             raise
-        return state.digest(), False, staged, offset
+        return read_digest, False, staged, read_bytes
 
     # -- staging ------------------------------------------------------------------------------------------
 

@@ -28,17 +28,18 @@ def let_go(handle: int) -> None:
 
 
 def is_cached(handle: int, size_bytes: int) -> bool:
-    """Whether any of it is, at a few probes that read nothing from the disk (preadv2(2), RWF_NOWAIT).
+    """Whether any of it is, at a few probes that don't wait for the disk (preadv2(2), RWF_NOWAIT).
 
-    True where that can't be told.
+    True where that can't be told. Asking may begin to read what is asked about: it is for once, before all is
+    read.
     """
     flag = getattr(os, "RWF_NOWAIT", None)
     if flag is None:
         return True
     probe = [bytearray(1)]
-    for number in range(_PROBES):
+    for number in range(1, _PROBES + 1):  # not at its start, which somebody may have asked for already
         try:
-            os.preadv(handle, probe, size_bytes * number // _PROBES, flag)
+            os.preadv(handle, probe, size_bytes * number // (_PROBES + 1), flag)
         except BlockingIOError:
             continue
         except OSError:

@@ -1,7 +1,8 @@
 """A file's bytes in pieces, holes told apart from data: nobody reads or writes what isn't there.
 
 In: an open file. Out: pieces from its start. Guarantees: together they are what reading the file gives; a
-piece lies in the caller's buffer until the next one is asked for. Fails with OSError.
+piece lies in one half of the caller's buffer until the next but one is asked for, so that something can still
+be at it while the next is read. Fails with OSError.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ def pieces(handle: int, buffer: bytearray, size_bytes: int) -> Iterator[tuple[me
 
 
 def _data(handle: int, buffer: bytearray, offset: int, end: int) -> Iterator[tuple[memoryview, bool]]:
-    view = memoryview(buffer)
-    asked = offset + len(buffer)
+    half = max(1, len(buffer) // 2)
+    view, other = memoryview(buffer)[:half], memoryview(buffer)[-half:]
+    asked = offset + half
     while count := os.preadv(handle, [view[: end - offset]], offset):
         if asked < end and offset + AHEAD_BYTES > asked:
             ask_ahead(handle, asked, min(end - asked, AHEAD_BYTES))
             asked += AHEAD_BYTES
         yield view[:count], False
+        view, other = other, view
         offset += count
 
 

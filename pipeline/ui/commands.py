@@ -41,9 +41,6 @@ class Shown(NamedTuple):
 
 def run(file: Path | None, settings: Sequence[str], dry_run: bool, shown: Shown) -> ExitCode:
     """Back up once."""
-    from pipeline.pool.forkserver import BACKING_UP, start_fork_server
-
-    start_fork_server(*BACKING_UP)  # it loads its modules while we load ours
     return guarded(lambda: _Run(dry_run, shown).code(file, settings))
 
 

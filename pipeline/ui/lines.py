@@ -10,6 +10,7 @@ from pipeline.model import treepath
 from pipeline.model.errors import Problem
 from pipeline.model.plan import Action, Archive, DeleteVersion, Move, Plan, SetMetadata, Step, Store
 
+_NEW = Action.BACKUP
 _STORED_AS = {
     Action.BACKUP: "BACKUP",
     Action.DUPLICATE: "DUPLICATE",
@@ -24,6 +25,9 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.action is None:
         # Recorded silently; but a stored file that moves is always said.
         return [_archive_line(step) for step in plan.steps if isinstance(step, Archive | Move)]
+    if plan.action is _NEW and plan.before is None and plan.stored_at is not None:  # most of a first run
+        at = treepath.escaped(plan.stored_at)
+        return [f"PLANNER → BACKUP: {path} ({_text(plan.reason)})", f"BACKUP: {path} → {at}"]
     lines = [f"PLANNER → {plan.action}: {path} ({_text(plan.reason)})"]
     for step in plan.steps:
         line = _step_line(plan, plan.action, path, step)

@@ -18,7 +18,7 @@ from pipeline.model.plan import Plan
 from pipeline.model.report import Progress, RunInfo, Summary
 from pipeline.ui.lines import plan_lines, problem_line, skip_line
 
-_BUFFER_BYTES = 64 * 1024
+_BUFFER_CHARACTERS = 64 * 1024
 _FLUSH_S = 2
 _LAST_LINE = {
     "ok": "Run complete",
@@ -35,7 +35,8 @@ class RunLog:
         self.wants_skips = skips
         self._log_dir = log_dir
         self._handle: int | None = None
-        self._buffer = bytearray()
+        self._lines: list[str] = []
+        self._characters = 0
         self._second = 0
         self._stamp = ""
         self._flushed_second = 0
@@ -52,13 +53,12 @@ class RunLog:
 
     def progress(self, progress: Progress) -> None:
         """Lines don't wait in memory for long, also when no new ones come."""
-        if self._buffer and time.time() - self._flushed_second >= _FLUSH_S:
+        if self._lines and time.time() - self._flushed_second >= _FLUSH_S:
             self._flush()
 
     def acted(self, plan: Plan) -> None:
-        lines = plan_lines(plan)
-        if lines:
-            self._write(*lines)
+        for line in plan_lines(plan):
+            self._write(line)
 
     def skipped(self, path: bytes) -> None:
         self._write(skip_line(path))
@@ -73,24 +73,27 @@ class RunLog:
             os.close(self._handle)
             self._handle = None
 
-    def _write(self, *lines: str) -> None:
+    def _write(self, line: str) -> None:
         if self._handle is None:
             return
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime(second))
-        for line in lines:
-            self._buffer += f"{self._stamp}{line}\n".encode()
-        if len(self._buffer) >= _BUFFER_BYTES or second - self._flushed_second >= _FLUSH_S:
+        now_s = time.time()
+        if not 0 <= now_s - self._second < 1:
+            self._second = int(now_s)
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime(now_s))
+        self._lines.append(f"{self._stamp}{line}\n")
+        self._characters += len(line)
+        if self._characters >= _BUFFER_CHARACTERS or now_s - self._flushed_second >= _FLUSH_S:
             self._flush()
 
     def _flush(self) -> None:
         if self._handle is None:
             return
+        data = memoryview("".join(self._lines).encode())
+        self._lines.clear()
+        self._characters = 0
         try:
-            while self._buffer:
-                del self._buffer[: os.write(self._handle, self._buffer)]
+            while data:
+                data = data[os.write(self._handle, data) :]
         except OSError as error:
             os.close(self._handle)
             self._handle = None
