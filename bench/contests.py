@@ -71,6 +71,8 @@ BORG = Peer(
     ["borg", "create", "--files-cache=disabled", "{copy}::again{round}", "{tree}"],
     ["borg", "init", "--encryption=none", "{copy}"],
 )
+_RCLONE = ["rclone", "sync", "--checksum", "{tree}", "{copy}"]
+RCLONE = Peer("rclone sync --checksum", _RCLONE, _RCLONE)
 _B3SUM = ["sh", "-c", "xargs -0 -a {list} -n 4096 -P 2 b3sum --no-names > /dev/null"]
 B3SUM = Peer("b3sum", _B3SUM, _B3SUM)
 _CP = ["cp", "-a", "{tree}", "{copy}"]
@@ -94,6 +96,7 @@ CONTESTS = (
         for tree in ("S", "R")
         for kind in ("first", "unchanged")
     ),
+    Contest("unchanged", "S", RCLONE, 0.75, 0.5),
     Contest("unchanged", "S", B3SUM, 0.6, 0.4),  # the least that hashes every file
     Contest("restore", "S", CP, 1.0, 0.5),
 )

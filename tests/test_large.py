@@ -12,7 +12,7 @@ import pytest
 from pipeline.stages import digest, large
 from pipeline.stages.large import LargeFiles, idle_processors
 
-SIZE_BYTES = (48 << 20) + 12_345
+SIZE_BYTES = (33 << 20) + 12_345
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place.unlink()
 
 
-@pytest.mark.parametrize("algorithm", ["blake3", "sha256", "xxh3_128"])
-@pytest.mark.parametrize("idle", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("algorithm", "idle"), [("blake3", 0), ("blake3", 1), ("blake3", 3), ("sha256", 1), ("xxh3_128", 1)]
+)
 def test_whoever_hashes_it_is_the_same(
     place: Path, algorithm: str, idle: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,7 +44,7 @@ def test_whoever_hashes_it_is_the_same(
     content = place.read_bytes()
     assert found == (digest.hasher(algorithm)(content).digest(), SIZE_BYTES)
     assert bytes(taken) == content
-    assert sum(told) == 48 << 20
+    assert SIZE_BYTES - (18 << 20) <= sum(told) <= SIZE_BYTES
 
 
 def test_a_piece_that_cannot_be_written_ends_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +55,7 @@ def test_a_piece_that_cannot_be_written_ends_it(place: Path, monkeypatch: pytest
     def fail(piece: memoryview, is_hole: bool) -> None:
         nonlocal pieces
         pieces += 1
-        if pieces == 20:
+        if pieces == 14:
             raise OSError(28, "No space left on device")
 
     with place.open("rb") as file:

@@ -340,15 +340,23 @@ def test_a_failed_sync_is_never_tried_again(tried: Backup, tmp_path: Path, nth: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["write", "fchmod", "utimensat"])
-def test_a_worker_can_not_write_to_staging(tried: Backup, call: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        pytest.param("write", "3-1-1", id="a small one's bytes"),
+        pytest.param("utimensat", "3-1-1", id="a small one's time"),
+        pytest.param("write", "3-1-4", id="a large one's bytes"),
+        pytest.param("fchmod", "3-1-4", id="a large one's mode"),
+    ],
+)
+def test_a_worker_can_not_write_to_staging(tried: Backup, call: str, name: str) -> None:
     """A worker's error on the side of the backup ends the run; it is never taken for a problem of the
     source (promises 1, 7).
 
-    Guard: `Hasher._write` and `Hasher._finish` raise `BackupSideFailed`, which becomes a FATAL result.
+    Guard: `StagedCopies` raises `BackupSideFailed`, which becomes a FATAL result.
     """
     need("strace")
-    staged = tried.root / ".pipeline" / "staging" / "3-1-1"
+    staged = tried.root / ".pipeline" / "staging" / name
     result = tried.run("--quiet", expect=None, under=failing_at(staged, call, "EIO", "1"))
     assert_stopped(tried, result, ("can't write to the backup: Input/output error",))
     assert_goes_on(tried)
