@@ -1,7 +1,7 @@
 """This program and its peers at the same work, in turns: one Markdown table of medians and ratios.
 
     python bench/versus.py [--rounds 5] [--only WORD …] [--real PATH] [--json FILE]
-                           [--files 100000] [--memory /dev/shm] [--disk FOLDER]
+                           [--files 100000] [--memory /dev/shm] [--disk /var/tmp]
 
 Whole processes, alternating, after a round that doesn't count; the ratio is the median of the pairs' ratios.
 S is `--files` small files, B is 16 files of 128 MiB, R is the tree at `--real`. Peers that aren't installed
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"))
-    parser.add_argument("--disk", type=Path, default=Path.cwd())
+    parser.add_argument("--disk", type=Path, default=Path("/var/tmp"))
     options = parser.parse_args()
     os.environ |= {"RESTIC_PASSWORD": "bench", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"}
     rows: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from pipeline.stages.ahead import waits_until_now
@@ -18,6 +18,7 @@ from pipeline.store.folders import FOLDER_FLAGS
 _THREADS = 4
 _MOST_FOLDERS = 1024
 """Of one parent. What was read much too early may be gone again."""
+_MOST_WAITING = 12
 _LISTINGS = 256
 """After so many that have waited for nothing, all is taken to be warm."""
 
@@ -27,6 +28,7 @@ class FoldersAhead:
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
+        self._reading: list[Future[None]] = []
         self._listings_left = 0
         self._waits = 0
 
@@ -41,10 +43,14 @@ class FoldersAhead:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, "folders ahead")
-        for first in range(_THREADS):
-            names = inner[first:_MOST_FOLDERS:_THREADS]
-            if names:
-                self._threads.submit(_read, os.dup(handle), names)
+        self._reading = [reading for reading in self._reading if not reading.done()]
+        if len(self._reading) > _MOST_WAITING:
+            return  # each holds a handle
+        with suppress(OSError):  # too few handles is no problem of the folder
+            for first in range(_THREADS):
+                names = inner[first:_MOST_FOLDERS:_THREADS]
+                if names:
+                    self._reading.append(self._threads.submit(_read, os.dup(handle), names))
 
     def close(self) -> None:
         if self._threads is not None:

@@ -63,7 +63,7 @@ def test_a_full_disk_while_something_is_missing(tmp_path: Path) -> None:
 def test_no_space_for_data(tmp_path: Path, kind: str) -> None:
     """Space for data runs out in mid-run, with a history in the backup: all of it stays (promise 1).
 
-    Guard: `Hasher._write` turns what staging can't take into the end of the run, not into a problem of the
+    Guard: `StagedCopies` turns what staging can't take into the end of the run, not into a problem of the
     file.
     """
     need("mount")
@@ -88,7 +88,7 @@ def test_no_space_for_data(tmp_path: Path, kind: str) -> None:
 def test_no_inodes_for_folders_and_names(tmp_path: Path, left: int) -> None:
     """No inode is left for a name in staging, for a folder, or for SQLite's files: as with space (promise 1).
 
-    Guard: `Hasher._staging_file`, and `Journal.close_group`, which works within `backup_side_errors`.
+    Guard: `StagedCopies`, and `Journal.close_group`, which works within `backup_side_errors`.
     """
     need("mount")
     with on_a_small_disk(tmp_path / "it", "16m") as backup:
@@ -142,7 +142,7 @@ def test_the_log_tells_what_ended_the_run(tmp_path: Path) -> None:
 def test_a_limit_on_the_size_of_files(tmp_path: Path, what: str) -> None:
     """More than RLIMIT_FSIZE allows: exit 1 and a cause; no signal kills anything silently (promises 1, 7).
 
-    Guard: `Hasher._write`; for the state `translated_errors`.
+    Guard: `StagedCopies`; for the state `translated_errors`.
     """
     need("prlimit")
     backup = Backup(tmp_path / "it")
