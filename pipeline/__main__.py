@@ -8,7 +8,7 @@ def _begin_early(words: list[str]) -> None:
     from pipeline.model.errors import PipelineError
     from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 
-    if words[:1] == ["run"] and "--help" not in words:
+    if words[:1] in (["run"], ["watch"]) and "--help" not in words:
         with suppress(PipelineError):  # the run itself tries it again, and tells
             start_fork_server(*BACKING_UP)
 

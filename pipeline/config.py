@@ -28,7 +28,9 @@ HASH_ALGORITHMS: tuple[str, ...] = get_args(HashAlgorithm)
 Durability = Literal["full", "fast"]
 Trust = Literal["content", "stat"]
 DuplicateAction = Literal["copy", "hardlink", "reflink"]
+WatchBackend = Literal["auto", "native", "polling"]
 NotNegative = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,7 +74,14 @@ class Safety(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Watch(Struct, frozen=True, forbid_unknown_fields=True):
-    debounce_seconds: Annotated[float, Meta(ge=0)] = 1.0
+    """debounce_seconds: how long a path must have been quiet; max_delay_seconds: when it is taken at the
+    latest; delete_delay_seconds: how long it must have been missing; rescan_minutes: between full runs."""
+
+    debounce_seconds: Seconds = 1.0
+    max_delay_seconds: Seconds = 30.0
+    delete_delay_seconds: Seconds = 3.0
+    rescan_minutes: Annotated[float, Meta(ge=0.1)] = 60.0
+    backend: WatchBackend = "auto"
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,6 +142,7 @@ _CHOICES = {
     "durability": get_args(Durability),
     "detect.trust": get_args(Trust),
     "duplicates.action": ("copy",),
+    "watch.backend": get_args(WatchBackend),
 }
 _SOURCE_EXAMPLE = 'source = [{ path = "data", name = "documents" }]'
 _EXAMPLES = {
@@ -324,8 +334,9 @@ def _check(document: _Document, reader: _Reader) -> None:
     if action != "copy":
         wrong = f'{toml_text(action)} is not possible in this version yet, only "copy" is'
         reader.fail("duplicates.action", wrong)
-    if not math.isfinite(document.watch.debounce_seconds):
-        reader.fail("watch.debounce_seconds", f"must be finite, not {document.watch.debounce_seconds}")
+    for name, value in msgspec.structs.asdict(document.watch).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            reader.fail(f"watch.{name}", f"must be finite, not {value}")
     if not document.filters.exclude:
         return
     from pathspec import GitIgnoreSpec  # only with patterns: it takes longer to import than all the rest

@@ -2,9 +2,9 @@
 
     sources → scanner → hashing workers → (order) → committer: planner → journal → stored files, state
 
-In: a configuration, a monitor, and a way to be asked to stop. Out: a summary; everything else goes to the
-monitor. Guarantees: those of `ARCHITECTURE.md`, each at home in the module that it names. Fails with a
-`PipelineError`; what was committed until then stays valid, and the next run goes on from there.
+In: a configuration, a monitor, what to look at, and a way to be asked to stop. Out: a summary; everything
+else goes to the monitor. Guarantees: those of `ARCHITECTURE.md`, each at home in the module that it names.
+Fails with a `PipelineError`; what was committed until then stays valid, and the next run goes on from there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from multiprocessing.context import ForkServerContext
+from typing import NamedTuple
 
 import orjson
 
@@ -23,11 +24,13 @@ from pipeline.config import Config
 from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity
 from pipeline.model.plan import Action, Plan
 from pipeline.model.report import Counts, Monitor, Progress, RunInfo, Summary
+from pipeline.model.scope import EVERYTHING, Scope
 from pipeline.pool.children import Station
 from pipeline.pool.collecting import collect_seldom
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.reserve import Reserve
 from pipeline.sources import Resolved
 from pipeline.stages import digest
 from pipeline.stages.committer import Committer, Rules
@@ -49,19 +52,33 @@ PROGRESS_S = 0.2
 COMPLETE = ("ok", "warnings")
 
 
-def run(config: Config, monitor: Monitor, *, dry_run: bool, stop: Callable[[], bool]) -> Summary:
+class Task(NamedTuple):
+    """What a run is to do. scope: what it looks at.
+
+    only_if_needed: where there is nothing to do, the run leaves no trace: no number, no log.
+    reserve: where the workers come from and go back to, if they are to be kept.
+    """
+
+    dry_run: bool = False
+    scope: Scope = EVERYTHING
+    only_if_needed: bool = False
+    reserve: Reserve | None = None
+
+
+def run(config: Config, monitor: Monitor, task: Task, stop: Callable[[], bool]) -> Summary:
     """Back up what the configuration says. stop: asked a few times a second whether to end early.
 
     Raises PipelineError. `monitor.finished` has been called whenever `monitor.started` was.
     """
     started_ns = time.time_ns()
-    context = start_fork_server(*BACKING_UP)  # before anything is opened: children inherit nothing
+    # Before anything is opened: children inherit nothing.
+    context = task.reserve.context if task.reserve is not None else start_fork_server(*BACKING_UP)
     resolved = sources.resolve(config)
     sources.check_places(config, resolved)
     root = config.backup_root
-    opened = open_scratch(root) if dry_run else open_backup(root, started_ns)
+    opened = open_scratch(root) if task.dry_run else open_backup(root, started_ns)
     with opened as backup, ExitStack() as cleanup:
-        return _Run(config, backup, monitor, dry_run, stop, started_ns, cleanup).execute(context, resolved)
+        return _Run(config, backup, monitor, task, stop, started_ns, cleanup).execute(context, resolved)
 
 
 class _Run:
@@ -72,7 +89,7 @@ class _Run:
         config: Config,
         backup: Backup,
         monitor: Monitor,
-        dry_run: bool,
+        task: Task,
         stop: Callable[[], bool],
         started_ns: int,
         cleanup: ExitStack,
@@ -81,7 +98,8 @@ class _Run:
         self._backup = backup
         self._state = backup.state
         self._monitor = monitor
-        self._dry_run = dry_run
+        self._task = task
+        self._dry_run = task.dry_run
         self._stop = stop
         self._started_ns = started_ns
         self._cleanup = cleanup
@@ -89,6 +107,9 @@ class _Run:
         self._counts = Counts()
         self._boot = boot_id()
         self._progress_s = 0.0
+        self._is_told = False
+        self._wants_skips = monitor.wants_skips and not task.only_if_needed
+        self._absent: tuple[bytes, ...] = ()
 
     def execute(self, context: ForkServerContext, resolved: list[Resolved]) -> Summary:
         """Refuse what can't be right, recover, begin, back up, end."""
@@ -101,12 +122,15 @@ class _Run:
         self._known = self._known_figures(was_cut)
         self._guard_files = int(self._state.setting("guard_files") or self._known[0])
         number = self._state.begin_run(self._started_ns, self._config.durability, self._boot)
-        self._state.commit()  # a cut run keeps its number
+        if not self._task.only_if_needed:
+            self._state.commit()  # a cut run keeps its number
         if not self._dry_run:
             with backup_side_errors():
                 write_note(self._backup.state_path.parent, self._state.sources())
+        self._info = RunInfo(number, self._started_ns, self._dry_run)
         try:
-            self._monitor.started(RunInfo(number, self._started_ns, self._dry_run))
+            if not self._task.only_if_needed:
+                self._tell_start()
             for problem in problems:
                 self._emit(problem)
             # Whoever is told of the end has to know why, so what SQLite says is put into our words before.
@@ -117,8 +141,9 @@ class _Run:
             self._give_back_space()
             self._tell_failure(number, error)
             raise
-        summary = self._summary(number, status)
-        self._monitor.finished(summary)
+        summary = self._summary(number if self._is_told else None, status)
+        if self._is_told:
+            self._monitor.finished(summary)
         return summary
 
     def _give_back_space(self) -> None:
@@ -137,7 +162,8 @@ class _Run:
             if isinstance(error, PipelineError):
                 self._emit(Problem(Severity.ERROR, None, error.one_line))
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            self._monitor.finished(self._summary(number, status))
+            if self._is_told:
+                self._monitor.finished(self._summary(number, status))
 
     # -- before -------------------------------------------------------------------------------------------
 
@@ -193,15 +219,16 @@ class _Run:
                     break
         journal.close_group()
         committer.forget(journal.take_lost())
+        self._absent = tuple(committer.absent)
         return self._end(journal, committer, number, interrupted)
 
     def _scan_setup(self, roots: tuple[SourceRoot, ...], resolved: list[Resolved]) -> ScanSetup:
         """By now the log folder is there, too, which is not to be entered."""
         exclude, state = self._config.filters.exclude, os.fspath(self._backup.state_path)
-        return ScanSetup(roots, sources.excluded(self._config, resolved), exclude, state)
+        return ScanSetup(roots, sources.excluded(self._config, resolved), exclude, state, self._task.scope)
 
     def _warn_of_shortage(self, scan: ScanSetup) -> None:
-        if self._dry_run or self._backup.root is None:
+        if self._dry_run or self._backup.root is None or not self._task.scope.is_everything:
             return
         has_completed = self._state.setting("present_files") is not None
         with backup_side_errors():
@@ -220,10 +247,10 @@ class _Run:
             run=number,
             stage=not self._dry_run,
             check_stored=self._looks_at_stored,
-            report_unchanged=self._monitor.wants_skips,
+            report_unchanged=self._wants_skips,
         )
         workers = Size.of(config.workers.count)
-        return Line(context, Station(Scanner, scan), Station(Hasher, hashing), workers)
+        return Line(context, Station(Scanner, scan), Station(Hasher, hashing), workers, self._task.reserve)
 
     def _journal(self, number: int) -> Journal:
         full = self._config.durability == "full"
@@ -250,6 +277,7 @@ class _Run:
             config.retention.max_versions_per_file,
             config.safety.max_delete_percent,
         )
+        is_full = self._task.scope.is_everything
         return Committer(
             journal,
             self._state,
@@ -260,6 +288,8 @@ class _Run:
             missing,
             guard_files=self._guard_files,
             promotions_due=was_cut,
+            deleted_before=0 if is_full else int(self._state.setting("deleted_files") or 0),
+            full_run=None if is_full else int(self._state.setting("full_run") or 0),
         )
 
     # -- after --------------------------------------------------------------------------------------------
@@ -270,19 +300,33 @@ class _Run:
         files, size_bytes = self._known
         self._state.set_setting("present_files", files + committer.present_files)
         self._state.set_setting("present_bytes", size_bytes + committer.present_bytes)
-        if not interrupted and not committer.held_back:
-            # What is added while deletions are held back, or before a cut, must not make them a small share.
-            self._state.set_setting("guard_files", files + committer.present_files)
+        self._keep_guard(committer, number, interrupted)
         status = "interrupted" if interrupted else self._status()
         if not self._dry_run and self._config.durability == "fast":
             self._only_barrier(number)
         journal.settle()
-        self._state.end_run(number, time.time_ns(), status, self._counts_as_json())
+        if self._is_told:
+            self._state.end_run(number, time.time_ns(), status, self._counts_as_json())
+        else:
+            self._state.forget_run(number)
         self._state.commit()
         if not self._dry_run:
             with backup_side_errors():
                 self._staging.sweep()
         return status
+
+    def _keep_guard(self, committer: Committer, number: int, interrupted: bool) -> None:
+        """What the next deletions are a share of, and how many there have been since.
+
+        What is added while deletions are held back, or before a cut, must not make them a small share.
+        """
+        is_full = self._task.scope.is_everything and not interrupted
+        if is_full and not committer.held_back:
+            self._state.set_setting("guard_files", self._known[0] + committer.present_files)
+        if is_full:
+            self._state.set_setting("full_run", number if self._is_told else number - 1)
+        before = int(self._state.setting("deleted_files") or 0)
+        self._state.set_setting("deleted_files", 0 if is_full else before + committer.deletions)
 
     def _only_barrier(self, number: int) -> None:
         """The one sync of a fast run. Where it fails, nothing that this run stored is trusted by the next."""
@@ -305,13 +349,23 @@ class _Run:
         figures |= {"bytes_read": counts.bytes_read, "bytes_stored": counts.bytes_stored}
         return orjson.dumps(figures).decode()
 
-    def _summary(self, number: int, status: str) -> Summary:
-        return Summary(number, status, self._counts, time.monotonic() - self._began_s, self._dry_run)
+    def _summary(self, number: int | None, status: str) -> Summary:
+        seconds = time.monotonic() - self._began_s
+        return Summary(number, status, self._counts, seconds, self._dry_run, self._absent)
 
     # -- reporting ----------------------------------------------------------------------------------------
 
+    def _tell_start(self) -> None:
+        """Of a run that leaves no trace where nothing is to be done: as soon as something was."""
+        self._is_told = True
+        self._monitor.started(self._info)
+
     def _emit(self, event: Event) -> None:
         """What the journal has carried out, in plan order."""
+        if not self._is_told and (
+            isinstance(event, Problem) or (isinstance(event, Plan) and not event.is_silent)
+        ):
+            self._tell_start()
         if isinstance(event, Plan):
             if event.action is Action.SKIP:
                 self._counts.by_action[Action.SKIP] += 1
@@ -330,7 +384,7 @@ class _Run:
             self._skipped(event)
 
     def _skipped(self, path: bytes) -> None:
-        if self._monitor.wants_skips:
+        if self._wants_skips:
             self._monitor.skipped(path)
 
     def _show_progress(self, line: Line | None) -> None:

@@ -155,6 +155,19 @@ def excluded(config: Config, resolved: list[Resolved]) -> frozenset[tuple[int, i
     return frozenset(_identity(folder) for folder in folders if folder.exists())
 
 
+def own_places(config: Config, resolved: list[Resolved]) -> frozenset[bytes]:
+    """Tree paths of the backup and the log folder where they lie inside a source, whether they are there yet
+    or not."""
+    folders = [config.backup_root.resolve(), config.log_dir.resolve()]
+    roots = [(source.name, Path(os.fsdecode(source.path))) for source in resolved]
+    return frozenset(
+        treepath.inside(name, os.fsencode(folder.relative_to(root)))
+        for name, root in roots
+        for folder in folders
+        if folder.is_relative_to(root) and folder != root
+    )
+
+
 def _identity(folder: Path) -> tuple[int, int]:
     found = folder.stat()
     return found.st_dev, found.st_ino

@@ -16,6 +16,7 @@ from told import PLAN, RUN, summary
 
 import pipeline
 from pipeline.config import Config
+from pipeline.engine import Task
 from pipeline.model.errors import ExitCode, LockedError, PipelineError, Problem, Severity
 from pipeline.model.report import Monitor, Summary
 from pipeline.ui import commands
@@ -39,12 +40,10 @@ def with_engine(
     ) -> tuple[ExitCode, str, str, str]:
         engine = ModuleType("pipeline.engine")
 
-        def engine_run(
-            _config: Config, monitor: Monitor, *, dry_run: bool, stop: Callable[[], bool]
-        ) -> Summary:
+        def engine_run(_config: Config, monitor: Monitor, _task: Task, stop: Callable[[], bool]) -> Summary:
             return act(monitor, stop)
 
-        engine.run = engine_run  # type: ignore[attr-defined]
+        engine.run, engine.Task = engine_run, Task  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "pipeline.engine", engine)
         monkeypatch.setattr(pipeline, "engine", engine, raising=False)
         code = commands.run(file, (), shown.pop("dry_run", False), commands.Shown(**shown))

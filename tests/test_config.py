@@ -41,6 +41,10 @@ def test_defaults(tmp_path: Path) -> None:
         "workers.count": 0,
         "safety.max_delete_percent": 50,
         "watch.debounce_seconds": 1.0,
+        "watch.max_delay_seconds": 30.0,
+        "watch.delete_delay_seconds": 3.0,
+        "watch.rescan_minutes": 60.0,
+        "watch.backend": "auto",
         "log.skips": False,
     }
 

@@ -97,7 +97,7 @@ def open_line(tree: Path, workers: int, silence_s: float = 300.0) -> Line:
         Station(Scanner, scan),
         Station(Hasher, hashing),
         Size(workers, workers),
-        silence_s,
+        silence_s=silence_s,
     )
 
 

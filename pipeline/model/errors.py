@@ -106,5 +106,9 @@ class LockedError(PipelineError):
         self.holder_start = holder_start
 
 
+class ObserverError(PipelineError):
+    """The system can't tell of changes, and nothing else was allowed."""
+
+
 class StationError(PipelineError):
     """A station of the line (the scanner, a worker) ended in a way that can't be mended by a new one."""

@@ -10,6 +10,7 @@ Scanner → worker, a batch of items in scan order:
 | SPECIAL | name, stat, record                                 | a fifo, socket or device; never opened    |
 | FOLDER  | path, stat, record                                 | a folder; its content follows             |
 | MISSING | path, kind                                         | in the state, not in the tree             |
+| ABSENT  | path                                               | the same, but not yet to count as deleted |
 | PROBLEM | path, cause, severity                              | could not be read; nothing below it is    |
 | GONE    | path                                               | vanished between listing and opening      |
 
@@ -21,7 +22,7 @@ Worker → committer, the results of a batch in the same order; what is unchange
 |-----------|--------------------------------------------------------------------------------|
 | FOUND     | path, kind, stat, digest, target, unsettled, known, damage, staged, staged inode, warning |
 | UNCHANGED | path (only where somebody wants to see every one)                              |
-| MISSING, PROBLEM, GONE | as above                                                          |
+| MISSING, ABSENT, PROBLEM, GONE | as above                                                  |
 | FATAL     | cause: the backup side can't be written; the run stops                         |
 
 Lister → restorer or verifier: the same tags, with what the state holds in place of what was found. `held` is
@@ -61,7 +62,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 INSIDE, FILE, LINK, SPECIAL, FOLDER, MISSING, PROBLEM, GONE, FOUND, UNCHANGED, FATAL, \
-    VERSION, STRAY, DONE, WRONG, TALLY, POSITION, STORED = range(18)  # fmt: skip
+    VERSION, STRAY, DONE, WRONG, TALLY, POSITION, STORED, ABSENT = range(19)  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode

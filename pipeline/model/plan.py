@@ -127,3 +127,13 @@ class Plan(NamedTuple):
     archived: Version | None = None
     stored_at: bytes | None = None
     warning: str | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it only refreshes what is known: the times of a folder, an inode, a ctime."""
+        before, record = self.before, self.record
+        if self.action not in (None, Action.SKIP) or self.steps or before is None:
+            return False
+        return (before.kind, before.area, before.mode, before.uid, before.gid) == (
+            record.kind, record.area, record.mode, record.uid, record.gid
+        )  # fmt: skip

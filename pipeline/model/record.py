@@ -21,12 +21,18 @@ class Kind(IntEnum):
     LINK = 2
     SPECIAL = 3
 
+    @staticmethod
+    def of_mode(mode: int) -> Kind:
+        """mode: with its type bits."""
+        return _KIND_OF_TYPE.get(stat.S_IFMT(mode), Kind.SPECIAL)
+
     @property
     def has_content(self) -> bool:
         """Whether something of it is stored under a name of its own and can become a version."""
         return self in (Kind.FILE, Kind.LINK)
 
 
+_KIND_OF_TYPE = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.LINK}
 KINDS = tuple(Kind)
 """By their numbers, which is faster than asking `Kind`."""
 HAVE_CONTENT = frozenset(kind for kind in Kind if kind.has_content)

@@ -58,13 +58,18 @@ class Counts:
 
 
 class Summary(NamedTuple):
-    """status: `ok`, `warnings`, `failed` or `interrupted`. run: None where none was begun."""
+    """status: `ok`, `warnings`, `failed` or `interrupted`. run: None where none was begun, or where there was
+    nothing to do for one that leaves no trace then.
+
+    absent: paths that are missing, but are not to count as deleted yet (`model.scope`).
+    """
 
     run: int | None
     status: str
     counts: Counts
     seconds: float
     dry_run: bool = False
+    absent: tuple[bytes, ...] = ()
 
 
 class Deed(NamedTuple):
@@ -132,7 +137,8 @@ class ReadMonitor(Protocol):
 
 class Monitor(Protocol):
     """Who watches a run. Calls come from one thread, in this order: started, then any of the middle ones,
-    then finished. `wants_skips` asks for a call per unchanged file, which costs time."""
+    then finished; only progress may come before. A run that finds nothing to do, and is to leave no trace
+    then, calls neither. `wants_skips` asks for a call per unchanged file, which costs time."""
 
     wants_skips: bool
 

@@ -59,6 +59,11 @@ HIGHEST = b"\xff" * 256
 """Greater than any tree path."""
 
 
+def parent(path: bytes) -> bytes:
+    """The folder that a path lies in; empty for a source."""
+    return path.rpartition(SEPARATOR)[0]
+
+
 def parents(path: bytes) -> Iterator[bytes]:
     """The folders that a path lies in, from its source down."""
     components = path.split(SEPARATOR)

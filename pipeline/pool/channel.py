@@ -16,8 +16,11 @@ END = (1 << 64) - 1
 ALIVE = END - 1
 FAILED = END - 2
 BEGUN = END - 3
+SETUP = END - 4
+REST = END - 5
 """Numbers of frames that are no batch: the scan has ended; a sign of life; the child's last words; a worker
-has taken up the batch that it was given first."""
+has taken up the batch that it was given first; what a worker is to be from now on; that it is nothing for
+now."""
 
 _READ_BYTES = 1 << 18
 

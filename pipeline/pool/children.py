@@ -9,6 +9,7 @@ Ctrl-C is the parent's matter. A child's last words (a traceback) reach the pare
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import traceback
@@ -18,7 +19,19 @@ from typing import Any, NamedTuple
 
 from pipeline.model import message
 from pipeline.model.errors import PipelineError
-from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame, Inbox, Outbox, read_frame, write_frame
+from pipeline.pool.channel import (
+    ALIVE,
+    BEGUN,
+    END,
+    FAILED,
+    REST,
+    SETUP,
+    Frame,
+    Inbox,
+    Outbox,
+    read_frame,
+    write_frame,
+)
 from pipeline.pool.collecting import collect_seldom
 from pipeline.pool.forkserver import starting_processes
 
@@ -29,7 +42,7 @@ class Station(NamedTuple):
     A walker is `kind(setup, send)`, with a method `walk()` that sends batches and returns at the end.
     A worker is `kind(setup, number, alive)`, with a method `process(payload)` that answers a batch with its
     results, its number of files and the bytes that it has read, and a static method `given_up(item, folder)`:
-    the result of an item at which two workers have died.
+    the result of an item at which two workers have died. One that may rest has a method `close()`.
     """
 
     kind: Any
@@ -67,19 +80,26 @@ def _run_walker(station: Station, lifeline: Connection, outbox: Connection) -> N
         write_frame(handle, _last_words("the walk failed", error))
 
 
-def _run_worker(
-    station: Station, number: int, lifeline: Connection, inbox: Connection, outbox: Connection
-) -> None:
-    """Takes batches until the parent closes the inbox; answers each under its number."""
+def _run_worker(lifeline: Connection, inbox: Connection, outbox: Connection) -> None:
+    """Is told what to be, then takes batches until the parent closes the inbox; answers each under its
+    number."""
     _prepare(lifeline)
     out = outbox.fileno()
 
     def alive(size_bytes: int) -> None:
         write_frame(out, Frame(ALIVE, 0, size_bytes, b""))
 
+    worker: Any = None
     try:
-        worker = station.kind(station.setup, number, alive)
         while (frame := read_frame(inbox.fileno())) is not None:
+            if frame.number == SETUP:
+                station, number = pickle.loads(frame.payload)
+                worker = station.kind(station.setup, number, alive)
+                continue
+            if frame.number == REST:
+                worker.close()
+                worker = None
+                continue
             write_frame(out, Frame(BEGUN, 0, 0, b""))
             payload, files, size_bytes = worker.process(frame.payload)
             write_frame(out, Frame(frame.number, files, size_bytes, payload))
@@ -128,15 +148,19 @@ def start_walker(context: ForkServerContext, station: Station) -> Child:
     return Child(process, Inbox(results.fileno()), None, (results, lifeline_end))
 
 
-def start_worker(context: ForkServerContext, station: Station, number: int) -> Child:
+def start_worker(context: ForkServerContext) -> Child:
     with starting_processes():
         lifeline, lifeline_end = context.Pipe(duplex=False)
         jobs_end, jobs = context.Pipe(duplex=False)
         results, results_end = context.Pipe(duplex=False)
-        process = context.Process(
-            target=_run_worker, args=(station, number, lifeline, jobs_end, results_end), daemon=True
-        )
+        process = context.Process(target=_run_worker, args=(lifeline, jobs_end, results_end), daemon=True)
         process.start()
     for end in (lifeline, jobs_end, results_end):
         end.close()
     return Child(process, Inbox(results.fileno()), Outbox(jobs.fileno()), (results, jobs, lifeline_end))
+
+
+def set_up(worker: Child, station: Station, number: int) -> None:
+    """Tell a worker what it is from now on. number: one that no other worker of its line has or had."""
+    assert worker.outbox is not None, "workers have one"
+    worker.outbox.put(Frame(SETUP, 0, 0, pickle.dumps((station, number))))

@@ -7,7 +7,8 @@ batches are given out again, the one that it was at file by file; a file that ki
 PROBLEM. Fails with StationError where the walker dies or falls silent, or no process can be started.
 
 Who closes what: the walker ends by itself after its END frame; a worker ends when its inbox is closed;
-`close` ends whatever still runs. The parent waits on all pipes and on the processes' sentinels together.
+`close` ends whatever still runs, or puts workers that have nothing left to do into the reserve. The parent
+waits on all pipes and on the processes' sentinels together.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pipeline.model import message
 from pipeline.model.errors import StationError
 from pipeline.model.message import Results
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame
-from pipeline.pool.children import Child, Station, start_walker, start_worker
+from pipeline.pool.children import Child, Station, set_up, start_walker, start_worker
 from pipeline.pool.crew import Crew, Size, busy_ns
+from pipeline.pool.reserve import Reserve
 from pipeline.pool.retry import Retry
 
 BATCHES_PER_WORKER = 2
@@ -50,7 +52,10 @@ class _Worker:
 
 
 class Line:
-    """The running stations. Use it as a context manager, and iterate over `results`. size: of the crew."""
+    """The running stations. Use it as a context manager, and iterate over `results`. size: of the crew.
+
+    reserve: where workers are taken from and put back to, up to the crew's least size.
+    """
 
     def __init__(
         self,
@@ -58,10 +63,12 @@ class Line:
         walker: Station,
         worker: Station,
         size: Size,
+        reserve: Reserve | None = None,
         silence_s: float = SILENCE_S,
     ) -> None:
         self._context = context
         self._station = worker
+        self._reserve = reserve
         self._silence_s = silence_s
         self._selector = selectors.DefaultSelector()
         self._waiting: deque[Frame] = deque()  # from the walker, not yet given out
@@ -69,7 +76,7 @@ class Line:
         self._retries: dict[int, Retry] = {}  # batches that are given out again file by file
         self._next = 0  # the batch whose turn it is
         self._total: int | None = None  # how many batches there are, once the walker has said END
-        least, most = _affordable(size.least), _affordable(size.most)
+        self._least, most = _affordable(size.least), _affordable(size.most)
         self._crew = Crew(most, time.monotonic(), busy_ns)
         self._window = WINDOW_BATCHES + 8 * most
         self._workers: dict[int, _Worker] = {}
@@ -81,7 +88,7 @@ class Line:
         try:
             self._walker = start_walker(context, walker)
             self._register(self._walker, "walker")
-            for _ in range(least):
+            for _ in range(self._least):
                 self._start_worker()
         except BaseException:
             self.close()
@@ -119,7 +126,7 @@ class Line:
 
     def close(self) -> None:
         """End what still runs. Nothing is lost by it: only the parent owns anything."""
-        children = [worker.child for worker in self._workers.values()]
+        children = [worker.child for worker in self._workers.values() if not self._may_rest(worker)]
         if self._walker is not None:
             children.append(self._walker)
         for child in children:
@@ -129,6 +136,15 @@ class Line:
         self._workers.clear()
         self._walker = None
         self._selector.close()
+
+    def _may_rest(self, worker: _Worker) -> bool:
+        """Whether it went into the reserve: not with anything given or said that nobody has taken."""
+        is_done = self._total is not None and self._next >= self._total and not worker.given
+        if self._reserve is None or not is_done or self._least <= 0 or not worker.child.process.is_alive():
+            return False
+        self._least -= 1
+        self._reserve.put(worker.child)
+        return True
 
     # -- giving out ---------------------------------------------------------------------------------------
 
@@ -307,7 +323,10 @@ class Line:
     def _start_worker(self) -> None:
         self._started += 1
         number = self._started
-        child = start_worker(self._context, self._station, number)
+        child = self._reserve.take() if self._reserve is not None else None
+        if child is None:
+            child = start_worker(self._context)
+        set_up(child, self._station, number)
         self._workers[number] = _Worker(child, time.monotonic())
         self._register(child, "worker", number)
 

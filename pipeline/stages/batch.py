@@ -64,6 +64,10 @@ class Source:
         self.root = open_source(source)
         self.folders = Folders(self.root)
 
+    def close(self) -> None:
+        self.folders.close()
+        os.close(self.root)
+
 
 class Batch:
     """The results of one batch while they grow, and the folder that its items are in."""

@@ -38,7 +38,11 @@ class Rules(NamedTuple):
 
 
 class Committer:
-    """guard_files: what a share of deletions is counted of. promotions_due: the run before was cut."""
+    """guard_files: what a share of deletions is counted of. promotions_due: the run before was cut.
+
+    deleted_before: deletions since the last run that looked at everything; they count towards the share.
+    full_run: that run, where this one looks at a part only; what wasn't there yet by then doesn't count.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class Committer:
         missing: PathSpool,
         guard_files: int,
         promotions_due: bool,
+        deleted_before: int,
+        full_run: int | None,
     ) -> None:
         self._journal = journal
         self._state = state
@@ -64,10 +70,13 @@ class Committer:
         self._guard_files = guard_files
         self.held_back = False
         self._promotions_due = promotions_due
-        self._cleared = 0
+        self._deleted_before = self._cleared = deleted_before
+        self._deleted = 0
+        self._full_run = full_run
         self._held: bytes | None = None
         self._open_folders: list[tuple[Record, Entry]] = []
         self._inside = b""  # what the paths below the innermost of them begin with
+        self.absent: list[bytes] = []  # missing, but not to count as deleted
         self.present_files = 0  # the change of the state's figures by this run
         self.present_bytes = 0
 
@@ -100,7 +109,9 @@ class Committer:
             elif tag == message.MISSING:
                 with backup_side_errors():
                     self._missing.add(item[1])
-                self._missing_count += Kind(item[2]).has_content
+                self._missing_count += Kind(item[2]).has_content and self._is_guarded(item[1])
+            elif tag == message.ABSENT:
+                self.absent.append(item[1])
             elif tag == message.GONE:
                 counts.vanished += 1
                 self._held = item[1]
@@ -235,6 +246,15 @@ class Committer:
             self._held = entry.path  # what is missing below it was just deleted, and counted
         return True
 
+    def _is_guarded(self, path: bytes) -> bool:
+        """What came and went since everything was looked at is no part of what the share is counted of."""
+        return self._full_run is None or self._state.was_present(path, self._full_run)
+
+    @property
+    def deletions(self) -> int:
+        """How many this run has made that count towards the share."""
+        return self._cleared - self._deleted_before + self._deleted
+
     def _is_too_much(self, deletions: int) -> bool:
         percent = self._rules.max_delete_percent
         return self._guard_files >= GUARD_FROM_FILES and deletions * 100 > percent * self._guard_files
@@ -269,6 +289,7 @@ class Committer:
         if self._missing_count and self._is_too_much(deletions):
             self._note(Severity.WARNING, None, self._guard_words(deletions))
             return
+        self._deleted = self._missing_count
         with backup_side_errors():
             self._missing.finish()
         for record in _content_first(self._present(self._missing)):

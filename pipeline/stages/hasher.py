@@ -16,6 +16,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,20 +54,32 @@ class Hasher:
 
     def __init__(self, setup: HashSetup, worker: int, alive: Callable[[int], None]) -> None:
         self._setup = setup
+        self._cleanup = ExitStack()
         self._sources = {source.name: Source(source) for source in setup.sources}
+        for source in self._sources.values():
+            self._cleanup.callback(source.close)
         self._new_hasher = digest.hasher(setup.algorithm)
         self._buffer = bytearray(digest.READ_BYTES)
         self._view = memoryview(self._buffer)
         self._by_stat = setup.trust == "stat"
         self._large = LargeFiles(setup.algorithm, alive)
+        self._cleanup.callback(self._large.close)
         stored, self._copies = None, None
         if setup.backup_root is not None:
-            stored = Folders(os.open(setup.backup_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            root = os.open(setup.backup_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._cleanup.callback(os.close, root)
+            stored = Folders(root)
+            self._cleanup.callback(stored.close)
             if setup.stage:
                 staging = os.dup(stored.at(layout.OWN_FOLDER + b"/staging"))
+                self._cleanup.callback(os.close, staging)
                 self._copies = StagedCopies(staging, setup.run, worker)
         self._look = StoredLook(stored if setup.check_stored else None)
         self._ahead = ReadAhead(self._sources, known_too=not self._by_stat)
+
+    def close(self) -> None:
+        """Nothing of the sources or of the backup stays open."""
+        self._cleanup.close()
 
     def process(self, payload: bytes) -> tuple[bytes, int, int]:
         """A batch's results, encoded, the number of its files and the bytes that were read."""

@@ -34,6 +34,10 @@ class LargeFiles:
         self._buffer: bytearray | None = None
         self._helper: ThreadPoolExecutor | None = None
 
+    def close(self) -> None:
+        if self._helper is not None:
+            self._helper.shutdown()
+
     def read(
         self, handle: int, size_bytes: int, take: Callable[[memoryview, bool], None] | None
     ) -> tuple[bytes, int]:

@@ -1,11 +1,11 @@
 """The scanner: walks the sources once, in scan order, beside the records of the state.
 
-In: the sources and a read-only view of the state. Out: batches of items (`model.message`), in scan order.
-Guarantees: depth first, names as bytes, in whatever order they are listed (promise 4); one merge of two
-sorted streams tells what is new, known and missing, so memory holds one folder's names per level and a
-range of records (promise 6); links are never followed and excluded folders never entered (promise 8). A
-folder that can't be read becomes a PROBLEM, and nothing below it counts as missing. Fails only with what
-ends the process; the parent notices.
+In: the sources, a read-only view of the state, and what is to be looked at. Out: batches of items
+(`model.message`), in scan order. Guarantees: depth first, names as bytes, in whatever order they are listed
+(promise 4); one merge of two sorted streams tells what is new, known and missing, so memory holds one
+folder's names per level and a range of records (promise 6); links are never followed and excluded folders
+never entered (promise 8). A folder that can't be read becomes a PROBLEM, and nothing below it counts as
+missing. Fails only with what ends the process; the parent notices.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.filters import Filter
 from pipeline.model import message, treepath
 from pipeline.model.record import Area, Kind, Stat
+from pipeline.model.scope import Part
 from pipeline.stages.batch import open_source, unreadable
 from pipeline.stages.batches import Batches, Send
 from pipeline.stages.folders_ahead import FoldersAhead
 from pipeline.stages.setup import ScanSetup, SourceRoot
 from pipeline.store.folders import Folders
-from pipeline.store.reading import Readable, Reader, read_range
+from pipeline.store.reading import Readable, Reader, read_range, read_row
 from pipeline.store.state import translated_errors
 
 _KIND, _SIZE, _AREA = 1, 8, 11  # positions in a record's row
@@ -73,7 +74,7 @@ class Known:
 
 
 class Scanner:
-    """Walks all sources, one after the other, by name."""
+    """Walks the sources, one after the other, by name."""
 
     def __init__(self, setup: ScanSetup, send: Send) -> None:
         self._setup = setup
@@ -83,16 +84,34 @@ class Scanner:
         self._ahead = FoldersAhead()
 
     def walk(self) -> None:
+        setup = self._setup
         with translated_errors():
-            for source in self._setup.sources:
-                _SourceWalk(
-                    source, self._state, self._filter, self._setup.excluded, self._batches, self._ahead
-                ).walk()
+            for source in setup.sources:
+                walk = _SourceWalk(source, self._state, self._filter, setup, self._batches, self._ahead)
+                try:
+                    if setup.scope.parts is None:
+                        walk.all()
+                    else:
+                        walk.some(setup.scope.parts)
+                finally:
+                    walk.close()
         self._batches.flush()
 
     def close(self) -> None:
         self._ahead.close()
         self._state.close()
+
+
+class _Folder(NamedTuple):
+    """A folder on the way. names: what is left of it, sorted."""
+
+    path: bytes
+    relative: bytes
+    names: Iterator[tuple[bytes, Kind]]
+
+
+def _is_present_folder(row: Row | None) -> bool:
+    return row is not None and row[_KIND] == Kind.FOLDER and row[_AREA] != Area.DELETED
 
 
 class _SourceWalk:
@@ -103,50 +122,126 @@ class _SourceWalk:
         source: SourceRoot,
         state: Readable,
         exclude: Filter,
-        excluded: frozenset[tuple[int, int]],
+        setup: ScanSetup,
         batches: Batches,
         ahead: FoldersAhead,
     ) -> None:
         self._ahead = ahead
         self._root_path = source.name
-        _, high = treepath.below(source.name)
-        self._known = Known(lambda low: read_range(state, low, high, with_low=True), source.name)
+        self._state = state
         self._root = open_source(source)
         self._folders = Folders(self._root)
         self._filter = exclude
-        self._excluded = excluded
+        self._excluded = setup.excluded
+        self._scope = setup.scope
         self._batches = batches
+        self._known_folders: set[bytes] = set()  # above a part, and looked at already
+        self._absent = b""  # the last one that was handed back
 
-    def walk(self) -> None:
-        """Depth first. The stack holds, for each folder on the way, what is left of its sorted names."""
+    def close(self) -> None:
+        self._folders.close()
+        os.close(self._root)
+
+    # -- what is walked -----------------------------------------------------------------------------------
+
+    def all(self) -> None:
+        """The whole source."""
+        self._begin_at(self._root_path)
+        names = self._enter(self._root_path, b"", self._take(self._root_path))
+        self._walk(_Folder(self._root_path, b"", names) if names is not None else None)
+
+    def some(self, parts: tuple[Part, ...]) -> None:
+        """Those of the parts that lie in this source."""
+        cover: bytes | None = None
+        for asked in parts:
+            if treepath.source_name(asked.path) != self._root_path:
+                continue
+            if cover is not None and treepath.is_below(asked.path, cover):
+                continue
+            part = self._below_known(asked)
+            if part is None:
+                continue
+            if part.path == self._root_path and part.whole:
+                self.all()
+            else:
+                self._part(part)
+            cover = part.path if part.whole else None
+
+    def _below_known(self, part: Part) -> Part | None:
+        """The part, or the first folder above it that isn't both there and known as one: it is new, gone, or
+        something else now, as a whole. None: what is above isn't entered."""
+        for folder in treepath.parents(part.path):
+            if folder in self._known_folders:
+                continue
+            relative = treepath.relative(folder)
+            if relative and self._filter.excludes(relative, True):
+                return None
+            if not _is_present_folder(read_row(self._state, folder)):
+                return Part(folder, True)
+            try:
+                found = os.fstat(self._folders.at(relative))
+            except OSError:
+                return Part(folder, True)
+            if (found.st_dev, found.st_ino) in self._excluded:
+                return None
+            self._known_folders.add(folder)
+        return part
+
+    def _part(self, part: Part) -> None:
+        """One path, whose folder is there and known."""
+        self._begin_at(part.path)
+        folder, _, name = part.path.rpartition(treepath.SEPARATOR)
+        if not folder:  # the root of the source, alone
+            self._alone(part.path, b"")
+            return
+        relative = treepath.relative(folder)
+        names: list[tuple[bytes, Kind]] = []
         try:
-            stack = []
-            names = self._enter(self._root_path, b"", self._take(self._root_path))
-            if names is not None:
-                stack.append((self._root_path, b"", names))
-            while stack:
-                path, relative, names = stack[-1]
-                inner = self._next_folder(path, relative, names)
-                if inner is None:
-                    stack.pop()
-                else:
-                    stack.append(inner)
-            for row in self._known.rest():
-                self._missing(row)
-        finally:
-            self._folders.close()
-            os.close(self._root)
+            found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
+            names = [(name, Kind.of_mode(found.st_mode))]
+        except FileNotFoundError:
+            pass  # what is known of it, and below it, is missing
+        except OSError as error:
+            self._not_readable(part.path, error)
+            return
+        is_folder = bool(names) and names[0][1] is Kind.FOLDER
+        if is_folder and not part.whole and _is_present_folder(read_row(self._state, part.path)):
+            self._alone(part.path, treepath.relative(part.path))
+        else:
+            self._walk(_Folder(folder, relative, iter(names)))
 
-    def _next_folder(
-        self, path: bytes, relative: bytes, names: Iterator[tuple[bytes, Kind]]
-    ) -> tuple[bytes, bytes, Iterator[tuple[bytes, Kind]]] | None:
+    def _alone(self, path: bytes, relative: bytes) -> None:
+        """A folder that is known, without its content."""
+        if not relative or not self._filter.excludes(relative, True):
+            self._enter(path, relative, self._take(path), lists=False)
+
+    def _begin_at(self, path: bytes) -> None:
+        _, high = treepath.below(path)
+        self._known = Known(lambda low: read_range(self._state, low, high, with_low=True), path)
+
+    def _walk(self, first: _Folder | None) -> None:
+        """Depth first. The stack holds, for each folder on the way, what is left of its sorted names."""
+        stack = [first] if first is not None else []
+        while stack:
+            inner = self._next_folder(stack[-1])
+            if inner is None:
+                stack.pop()
+            else:
+                stack.append(inner)
+        for row in self._known.rest():
+            self._missing(row)
+
+    # -- what is found ------------------------------------------------------------------------------------
+
+    def _next_folder(self, folder: _Folder) -> _Folder | None:
         """Pass on a folder's entries up to its next subfolder, which is entered. None: the folder is done."""
+        path, relative, names = folder
         prefix = relative + b"/" if relative else b""
         start = path + treepath.SEPARATOR
-        is_filtered = not self._filter.is_empty
+        may_leave_out = not self._filter.is_empty or bool(self._scope.waiting)
         for name, kind in names:
             inner_path = start + name
-            if is_filtered and self._filter.excludes(prefix + name, kind is Kind.FOLDER):
+            if may_leave_out and self._is_left_out(inner_path, prefix + name, kind):
                 self._leave_alone(inner_path)
                 continue
             row = self._known.take(inner_path, self._missing)
@@ -157,7 +252,7 @@ class _SourceWalk:
             elif kind is Kind.FOLDER:
                 inner_names = self._enter(inner_path, prefix + name, row)
                 if inner_names is not None:
-                    return inner_path, prefix + name, inner_names
+                    return _Folder(inner_path, prefix + name, inner_names)
             else:
                 self._link_or_special(path, relative, name, kind, row)
         return None
@@ -172,14 +267,29 @@ class _SourceWalk:
             return
         if self._filter.excludes_known(treepath.relative(path), kind == Kind.FOLDER):
             return
-        self._batches.add((message.MISSING, path, kind))
+        if self._scope.is_gone(path):
+            self._batches.add((message.MISSING, path, kind))
+        elif not self._scope.is_waiting(path) and not self._is_below_absent(path):
+            self._absent = path
+            self._batches.add((message.ABSENT, path))
+
+    def _is_below_absent(self, path: bytes) -> bool:
+        return bool(self._absent) and treepath.is_below(path, self._absent)
+
+    def _is_left_out(self, path: bytes, relative: bytes, kind: Kind) -> bool:
+        """Excluded, or changing at the moment. A folder that changes is entered: what is in it may be new."""
+        if kind is not Kind.FOLDER and path in self._scope.waiting:
+            return True
+        return self._filter.excludes(relative, kind is Kind.FOLDER)
 
     def _leave_alone(self, path: bytes) -> None:
-        """An excluded entry: neither backed up nor missing, and nothing below it either."""
+        """An entry that is left out: neither backed up nor missing, and nothing below it either."""
         self._take(path)
         self._known.skip_below(path)
 
-    def _enter(self, path: bytes, relative: bytes, row: Row | None) -> Iterator[tuple[bytes, Kind]] | None:
+    def _enter(
+        self, path: bytes, relative: bytes, row: Row | None, lists: bool = True
+    ) -> Iterator[tuple[bytes, Kind]] | None:
         """Pass on a folder and list it. None: it isn't entered."""
         try:
             handle = self._folders.at(relative)
@@ -188,9 +298,11 @@ class _SourceWalk:
                 self._known.skip_below(path)
                 return None
             self._batches.beat()
-            self._ahead.before_listing()
-            names = self._list(handle)
-            self._ahead.after_listing(handle, [name for name, kind in names if kind is Kind.FOLDER])
+            names = []
+            if lists:
+                self._ahead.before_listing()
+                names = self._list(handle)
+                self._ahead.after_listing(handle, [name for name, kind in names if kind is Kind.FOLDER])
         except OSError as error:
             self._not_readable(path, error)
             return None

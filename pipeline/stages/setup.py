@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pipeline.layout import SourcePlace
 from pipeline.model.record import Held
+from pipeline.model.scope import EVERYTHING, Scope
 from pipeline.store.target import Root
 
 
@@ -25,12 +26,14 @@ class SourceRoot(NamedTuple):
 
 
 class ScanSetup(NamedTuple):
-    """excluded: (device, inode) of folders that are never entered. state: the database's path."""
+    """excluded: (device, inode) of folders that are never entered. state: the database's path. scope: what is
+    looked at."""
 
     sources: tuple[SourceRoot, ...]
     excluded: frozenset[tuple[int, int]]
     exclude_patterns: tuple[str, ...]
     state: str
+    scope: Scope = EVERYTHING
 
 
 class HashSetup(NamedTuple):

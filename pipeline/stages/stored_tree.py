@@ -8,7 +8,6 @@ holds one folder's names per level, nothing is written. What can't be read becom
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,7 +107,7 @@ class TreeReader:
         folder, name = split(at)
         parent = self._folders.at(folder)
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        content, target, kind = None, None, _kind(found.st_mode)
+        content, target, kind = None, None, Kind.of_mode(found.st_mode)
         if kind == Kind.LINK:
             target = os.readlink(name, dir_fd=parent)
         elif kind == Kind.FILE:
@@ -126,8 +125,3 @@ class TreeReader:
         self._bytes_read += size_bytes
         if size_bytes >= digest.READ_BYTES:
             self._alive(size_bytes)
-
-
-def _kind(mode: int) -> Kind:
-    kinds = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.LINK}
-    return kinds.get(stat.S_IFMT(mode), Kind.SPECIAL)

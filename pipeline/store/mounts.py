@@ -1,6 +1,7 @@
 """Where a folder really lies, whatever it is called: bind mounts give it a second path, and no link tells.
 
-In: resolved paths. Out: their spots. Guarantees: nothing is opened; two paths of one folder have one spot.
+In: resolved paths. Out: their spots, and whether they lie on another machine. Guarantees: nothing is
+opened; two paths of one folder have one spot.
 Linux only (`/proc/self/mountinfo`, proc(5)): elsewhere a spot is the path itself, and no mounts are known.
 """
 
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TABLE = Path("/proc/self/mountinfo")
+_REMOTE = {
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs",
+    "nfs4", "ocfs2", "orangefs", "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs",
+}  # fmt: skip
+"""Types of file systems that others may change without this kernel knowing; `fuse.*` are, too."""
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
@@ -31,6 +37,7 @@ class Mounts:
 
     def __init__(self) -> None:
         self._spots: dict[Path, Spot] = {}
+        self._types: dict[Path, str] = {}
         try:
             lines = _TABLE.read_bytes().splitlines()
         except OSError:
@@ -39,6 +46,7 @@ class Mounts:
             _, _, device, root, point = line.split(b" ")[:5]
             # One that is mounted over another comes later, and hides it.
             self._spots[_path(point)] = Spot(device.decode("ascii"), _path(root))
+            self._types[_path(point)] = os.fsdecode(line.partition(b" - ")[2].split(b" ")[0])
 
     def spot(self, path: Path) -> Spot:
         """path: absolute, without links; it needn't exist."""
@@ -46,6 +54,12 @@ class Mounts:
             if (found := self._spots.get(point)) is not None:
                 return Spot(found.device, found.path / path.relative_to(point))
         return Spot("", path)
+
+    def is_remote(self, path: Path) -> bool:
+        """Whether others may change what lies there without this kernel knowing."""
+        point = next((point for point in (path, *path.parents) if point in self._types), None)
+        kind = self._types[point] if point is not None else ""
+        return kind in _REMOTE or kind.startswith("fuse.")
 
     def below(self, path: Path) -> list[Path]:
         """The mount points below a path."""

@@ -20,6 +20,7 @@ from pipeline.model.record import Record, Version
 RANGE_ROWS = 2_000
 RECORD_COLUMNS = ", ".join(Record._fields)
 _RANGE = f"SELECT {RECORD_COLUMNS} FROM files WHERE path > ? AND path < ? ORDER BY path LIMIT {RANGE_ROWS}"
+_ROW = f"SELECT {RECORD_COLUMNS} FROM files WHERE path = ?"
 _FROM = f"SELECT {RECORD_COLUMNS} FROM files WHERE path >= ? AND path < ? ORDER BY path LIMIT {RANGE_ROWS}"
 
 Row = tuple[Any, ...]
@@ -89,6 +90,12 @@ class Reader:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def read_row(state: Readable, path: bytes) -> Row | None:
+    """The row of `files` for one path."""
+    rows = state.execute(_ROW, (path,)).fetchall()
+    return rows[0] if rows else None
 
 
 def read_range(

@@ -214,6 +214,14 @@ class State:
         query = "SELECT 1 FROM files WHERE path >= ? AND path < ? LIMIT 1"
         return self.execute(query, (low, high)).fetchone() is not None
 
+    def was_present(self, path: bytes, run: int) -> bool:
+        """Whether a path that is in the source by the state was there at the end of an earlier run, too."""
+        query = (
+            "SELECT 1 FROM files WHERE path = ?1 AND since_run <= ?2 UNION ALL"
+            " SELECT 1 FROM history WHERE path = ?1 AND from_run <= ?2 AND to_run > ?2 LIMIT 1"
+        )
+        return self.execute(query, (path, run)).fetchone() is not None
+
     def orphaned_duplicates(self, after: bytes) -> list[Record]:
         """A bounded number of duplicates, in scan order, whose original is no longer a file in the source."""
         columns = ", ".join(f"d.{name}" for name in Record._fields)
@@ -318,6 +326,12 @@ class State:
         )
         assert cursor.lastrowid is not None, "an INSERT gives a row number"
         return cursor.lastrowid
+
+    def forget_run(self, number: int) -> None:
+        """It has done nothing that people would look for: the next run gets its number, and what this one has
+        refreshed in silence counts as that one's. Not yet committed."""
+        self._begin()
+        self._connection.execute("DELETE FROM runs WHERE number = ?", (number,))
 
     def distrust_run(self, number: int) -> None:
         """A run whose writes may not all have reached the disk: no boot is the one that it ran in."""

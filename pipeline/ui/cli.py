@@ -46,6 +46,30 @@ def run(
 
 @app.command()
 @config_options
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing.")
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
+@click.option("--verbose", "-v", is_flag=True, help="Tell every action.")
+def watch(
+    file: Path | None, settings: tuple[str, ...], dry_run: bool, json: bool, quiet: bool, verbose: bool
+) -> None:
+    """Keep the backup current: back up what changes, soon after it has.
+
+    Begins with a run over everything, and ends with Ctrl-C or SIGTERM (exit code 0).
+
+    \b
+    Example:
+      python -m pipeline watch --config config.toml --set watch.debounce_seconds=5
+    """
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose can't be used together")
+    from pipeline.ui import commands
+
+    sys.exit(commands.watch(file, settings, dry_run, commands.Shown(json, quiet, verbose)))
+
+
+@app.command()
+@config_options
 def export(file: Path | None, settings: tuple[str, ...]) -> None:
     """Print the state of the backup as canonical JSON lines.
 

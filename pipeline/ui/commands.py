@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pipeline import config as configuration
 from pipeline.config import Config
@@ -20,6 +20,9 @@ from pipeline.model.report import Counts, Monitor, Summary
 from pipeline.ui.lines import one_line
 from pipeline.ui.monitors import Several
 from pipeline.ui.output import Output, standard_error, standard_output
+
+if TYPE_CHECKING:
+    from pipeline.ui.watching import WatchShown
 
 T = TypeVar("T")
 
@@ -92,7 +95,7 @@ class _Run:
             self._records.insert(0, RunLog(config.log_dir, config.log.skips))
         self._monitor = Several(self._records if self._json else [*self._records, self._terminal()])
         with stop_on_signals() as stop:
-            summary = engine.run(config, self._monitor, dry_run=self._dry_run, stop=stop)
+            summary = engine.run(config, self._monitor, engine.Task(self._dry_run), stop)
         return EXIT_CODES[summary.status]
 
     def _terminal(self) -> Monitor:
@@ -115,6 +118,54 @@ class _Run:
             seconds = time.monotonic() - self._begin_s
             summary = Summary(run.number if run else None, status, Counts(), seconds, self._dry_run)
         _tell(self._monitor.finished, summary._replace(status=status))
+
+
+def watch(file: Path | None, settings: Sequence[str], dry_run: bool, shown: Shown) -> ExitCode:
+    """Keep the backup current until a signal comes."""
+    from pipeline.ui.watching import WatchJson
+
+    view = _watch_view(dry_run, shown)
+
+    def begin() -> ExitCode:
+        status = "failed"
+        try:
+            _watch(configuration.load(file, settings), view, dry_run)
+            status = "ok"
+        except KeyboardInterrupt:  # the second signal: at once
+            status = "ok"
+        except PipelineError as error:
+            if not isinstance(view, WatchJson):
+                raise
+            view.ended_by(error)
+            return error.exit_code
+        finally:
+            view.finished(status)
+        return ExitCode.OK
+
+    return guarded(begin)
+
+
+def _watch(config: Config, view: WatchShown, dry_run: bool) -> None:
+    from pipeline.ui.signals import stop_on_signals
+    from pipeline.watching.watch import Watch
+
+    if not dry_run:
+        view.log_dir = config.log_dir
+    watching = Watch(config, view, dry_run)
+    with stop_on_signals("Stopping after what is under way.\n", watching.wake) as stop:
+        watching.run(stop)
+
+
+def _watch_view(dry_run: bool, shown: Shown) -> WatchShown:
+    from pipeline.ui.terminal import Detail
+    from pipeline.ui.watching import WatchJson, WatchLines, WatchView
+
+    out, err = standard_output(), standard_error()
+    plans = shown.verbose or dry_run
+    if shown.json:
+        return WatchJson(out, plans, dry_run)
+    is_live = err.is_terminal and out.is_terminal and not shown.quiet
+    return (WatchView if is_live else WatchLines)(out, err, Detail(plans=plans, quiet=shown.quiet))
 
 
 def _tell(call: Callable[[T], None], what: T) -> None:

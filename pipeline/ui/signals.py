@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: once to stop after what is under way, twice to stop at once.
 
-In: signals. Out: a callable that tells whether to stop. Guarantees: the handlers that were there before are
-put back. The second signal raises KeyboardInterrupt wherever the main thread is.
+In: signals. Out: a callable that tells whether to stop, and a call for whoever sleeps. Guarantees: the
+handlers that were there before are put back. The second signal raises KeyboardInterrupt wherever the main
+thread is.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ _NOTICE = "Stopping after the current group; press Ctrl-C again to stop at once.
 
 
 @contextmanager
-def stop_on_signals(notice: str = _NOTICE) -> Iterator[Callable[[], bool]]:
-    """Within it, the first signal makes the callable answer true, and the notice is printed."""
+def stop_on_signals(
+    notice: str = _NOTICE, wake: Callable[[], None] = lambda: None
+) -> Iterator[Callable[[], bool]]:
+    """Within it, the first signal makes the callable answer true, prints the notice and calls `wake`."""
     signals_seen = 0
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -29,6 +32,7 @@ def stop_on_signals(notice: str = _NOTICE) -> Iterator[Callable[[], bool]]:
         # Not through Python's stream: the signal may have come in the middle of a write to it.
         start = "\n" if sys.stderr.isatty() else ""
         os.write(2, (start + notice).encode())
+        wake()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

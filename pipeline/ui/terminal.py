@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
 
+STATIONS = ("Scanning", "Hashing", "Committing")
 _LINE_INTERVAL_S = 20.0
 _BARS_AFTER_S = 0.5
 _BARS_INTERVAL_S = 0.1
@@ -90,9 +91,8 @@ class ProgressBars(PlainLines):
             return
         self._bars_due_s = progress.elapsed_s + _BARS_INTERVAL_S
         if self._bars is None:
-            self._bars = new_bars("Scanning", "Hashing", "Committing")
-        for task, work in zip(self._bars.tasks, works(progress, rate), strict=True):
-            self._bars.update(task.id, completed=work.done, total=work.total, detail=work.detail)
+            self._bars = new_bars(*STATIONS)
+        move_bars(self._bars, progress, rate)
         self._bars.refresh()
 
     def problem(self, problem: Problem) -> None:
@@ -150,11 +150,23 @@ def _rich_table(rows: list[tuple[str, str]]) -> str:
 
 def new_bars(*names: str) -> Bars:
     """Bars on standard error that vanish at the end and are drawn only when they are told to."""
+    bars = bars_on(new_console(), *names)
+    bars.start()
+    return bars
+
+
+def new_console() -> Console:
+    """Standard error, without markup."""
     from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False)
+
+
+def bars_on(console: Console, *names: str) -> Bars:
+    """Bars that aren't shown yet."""
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True, markup=False, highlight=False)
     columns = (
         TextColumn("{task.description:<10}", markup=False),
         BarColumn(bar_width=20),
@@ -163,8 +175,13 @@ def new_bars(*names: str) -> Bars:
     bars = Bars(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False)
     for name in names:
         bars.add_task(name, total=None, detail="")
-    bars.start()
     return bars
+
+
+def move_bars(bars: Bars, progress: Progress, rate: float) -> None:
+    """To where a run is. They aren't drawn by it."""
+    for task, work in zip(bars.tasks, works(progress, rate), strict=True):
+        bars.update(task.id, completed=work.done, total=work.total, detail=work.detail)
 
 
 def print_above(console: Console, line: str) -> None:

@@ -1,0 +1,184 @@
+"""Who hears of changes in the sources: the system where it can tell, else looking again and again.
+
+In: the configuration, and the hints to fill. Out: running observers of watchdog, one for each source, and
+one more for each share of another machine that is mounted inside a source. Guarantees: with `watch.backend =
+"auto"`, what the system can't tell of (network file systems, too few inotify instances) is polled, and that
+is said; after `refresh`, every folder that there is has been watched since before it returned, as far as the
+system allows. Fails with SourceError, and with ObserverError where `native` was asked for and can't be had.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.polling import PollingEmitter
+
+from pipeline import sources
+from pipeline.config import Config
+from pipeline.filters import Filter
+from pipeline.model import treepath
+from pipeline.model.errors import ObserverError
+from pipeline.sources import Resolved
+from pipeline.store.mounts import Mounts
+from pipeline.watching.hints import Handler, Hints, LeftOut
+from pipeline.watching.inotify import TreeEmitter
+
+_POLL_LEAST_S = 1.0
+_END_S = 5.0
+_POLL_SHARE = 0.1
+"""So much of the time goes into polling, at the most."""
+
+
+class Observed(NamedTuple):
+    """source: the name of the one that is observed. root: its path. path: of the observed folder, the root or
+    one that is mounted inside. backend: `native` or `polling`."""
+
+    source: bytes
+    root: bytes
+    path: bytes
+    backend: str
+
+
+class Observers:
+    """tell: takes what people should know."""
+
+    def __init__(self, config: Config, hints: Hints, tell: Callable[[str], None]) -> None:
+        self._config = config
+        self._hints = hints
+        self._tell = tell
+        self._left_out = LeftOut(Filter(config.filters.exclude))
+        self._running: dict[Observed, tuple[tuple[int, int], BaseObserver]] = {}
+        self._polled_instead: set[Observed] = set()
+
+    @property
+    def observed(self) -> list[Observed]:
+        return sorted(self._running)
+
+    @property
+    def folders(self) -> int:
+        """How many folders the system tells of; on Linux only."""
+        emitters = (e for _, observer in self._running.values() for e in observer.emitters)
+        return sum(emitter.watches for emitter in emitters if isinstance(emitter, TreeEmitter))
+
+    def refresh(self) -> None:
+        """Observe the sources as they are on the disk now."""
+        config, resolved = self._config, sources.resolve(self._config)
+        self._left_out.own = sources.own_places(config, resolved)
+        self._left_out.identities = sources.excluded(config, resolved)
+        self._left_out.forget()
+        wanted = {observed: identity for source in resolved for observed, identity in self._wanted(source)}
+        for observed in [o for o, (identity, _) in self._running.items() if wanted.get(o) != identity]:
+            self._end(observed)
+        for observed, identity in wanted.items():
+            if observed in self._running:
+                self._look_again(observed)
+            else:
+                self._start(observed, identity)
+
+    def close(self) -> None:
+        for observed in list(self._running):
+            self._end(observed)
+
+    # -- which --------------------------------------------------------------------------------------------
+
+    def _wanted(self, source: Resolved) -> Iterator[tuple[Observed, tuple[int, int]]]:
+        """The source itself, then what is mounted in it from elsewhere."""
+        mounts, path = Mounts(), Path(os.fsdecode(source.path))
+        backend = self._backend(mounts, path)
+        yield self._or_polled(Observed(source.name, source.path, source.path, backend)), source.identity
+        if backend == "native" and self._config.watch.backend == "auto":
+            for point in mounts.below(path):
+                if mounts.is_remote(point):
+                    yield Observed(source.name, source.path, os.fsencode(point), "polling"), (0, 0)
+
+    def _backend(self, mounts: Mounts, path: Path) -> str:
+        if self._config.watch.backend != "auto":
+            return self._config.watch.backend
+        return "polling" if mounts.is_remote(path) else "native"
+
+    def _or_polled(self, observed: Observed) -> Observed:
+        """Where the system has refused once, it isn't asked again."""
+        return observed._replace(backend="polling") if observed in self._polled_instead else observed
+
+    # -- start and end ------------------------------------------------------------------------------------
+
+    def _start(self, observed: Observed, identity: tuple[int, int]) -> None:
+        try:
+            self._run(observed, identity)
+        except OSError as error:
+            shown = treepath.escaped(observed.path)
+            cause = f"the system can't tell of changes in {shown}: {error.strerror or error}"
+            if observed.backend == "polling" or self._config.watch.backend == "native":
+                raise ObserverError(cause, 'Mend the cause, or set watch.backend = "polling".') from error
+            self._tell(f"{cause}; it is looked at again and again instead")
+            self._polled_instead.add(observed)
+            self._start(observed._replace(backend="polling"), identity)
+
+    def _run(self, observed: Observed, identity: tuple[int, int]) -> None:
+        observer = self._observer(observed)
+        handler = Handler(self._hints, self._left_out, observed.source, observed.root)
+        observer.schedule(handler, os.fsdecode(observed.path), recursive=True)
+        observer.start()
+        self._running[observed] = (identity, observer)
+
+    def _observer(self, observed: Observed) -> BaseObserver:
+        if observed.backend == "polling":
+            emitter: Any = partial(_Polling, stat=os.lstat, listdir=partial(self._list, observed))
+            return BaseObserver(emitter, timeout=_POLL_LEAST_S)
+        if sys.platform == "linux":
+            leaves_out = partial(self._leaves_out, observed.source)
+            return BaseObserver(partial(TreeEmitter, leaves_out=leaves_out))  # type: ignore[arg-type]
+        return Observer()
+
+    def _leaves_out(self, source: bytes, path: bytes, identity: tuple[int, int]) -> bool:
+        return identity in self._left_out.identities or self._left_out.has(
+            treepath.inside(source, path), True
+        )
+
+    def _list(self, observed: Observed, folder: str | None) -> Iterator[os.DirEntry[str]]:
+        """A folder's entries for the polling observer, without what is left out."""
+        assert folder is not None, "watchdog names the folder"
+        start = len(observed.root) + 1
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        for entry in found:
+            path = treepath.inside(observed.source, os.fsencode(entry.path)[start:])
+            if not self._left_out.has(path, entry.is_dir(follow_symlinks=False)):
+                yield entry
+
+    def _look_again(self, observed: Observed) -> None:
+        _, observer = self._running[observed]
+        for emitter in observer.emitters:
+            if isinstance(emitter, TreeEmitter):
+                try:
+                    emitter.refresh()
+                except OSError as error:
+                    shown = treepath.escaped(observed.path)
+                    raise ObserverError(f"{shown} can't be watched: {error.strerror}") from error
+
+    def _end(self, observed: Observed) -> None:
+        """Not for longer than a while: a share that doesn't answer holds up whoever polls it."""
+        _, observer = self._running.pop(observed)
+        end = threading.Thread(target=observer.stop, daemon=True)
+        end.start()
+        end.join(_END_S)
+
+
+class _Polling(PollingEmitter):
+    """watchdog's, but slower where looking takes long."""
+
+    def queue_events(self, timeout: float) -> None:
+        began_s = time.monotonic()
+        super().queue_events(timeout)
+        looked_s = time.monotonic() - began_s - timeout
+        if looked_s > timeout * _POLL_SHARE:
+            self.stopped_event.wait(looked_s / _POLL_SHARE - timeout)

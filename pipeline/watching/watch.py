@@ -1,0 +1,186 @@
+"""The watch: keeps a backup current, by the very runs that `run` does, over just what may have changed.
+
+    observers → hints → pending (pure: what is due) → engine.run over a scope → what it handed back → pending
+
+In: a configuration, a monitor, a way to be asked to stop. Out: runs. Guarantees: it begins with a run over
+everything, and has one every `watch.rescan_minutes` and whenever hints may have been lost; a run that finds
+nothing to do leaves no trace; the lock is held by its runs only, so that others can work in between; what
+fails later is told and tried again, since it runs for weeks. Fails with what ends its first run, and with
+what trying again can't mend: a damaged state, a wrong configuration.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from pipeline import engine
+from pipeline.config import Config
+from pipeline.model.errors import BackupSideError, ConfigError, LockedError, PipelineError, StateError
+from pipeline.model.report import Monitor, Summary
+from pipeline.model.scope import Scope
+from pipeline.pool.forkserver import BACKING_UP, start_fork_server
+from pipeline.pool.reserve import Reserve
+from pipeline.watching.hints import Hints
+from pipeline.watching.observers import Observed, Observers
+from pipeline.watching.pending import Delays, Pending
+
+LOCKED_RETRY_S = 0.5
+FAILED_RETRY_S = 5.0
+FAILED_RETRY_MOST_S = 300.0
+
+
+class Watching(NamedTuple):
+    """What a watch is at. paths: how many wait until they are quiet. everything_in_s: until the next look at
+    everything. folders: how many the system tells of."""
+
+    observed: tuple[Observed, ...]
+    folders: int
+    paths: int
+    everything_in_s: float
+
+
+class WatchMonitor(Protocol):
+    """Who sees what a watch does. Calls come from one thread. refresh_s: how often it wants to hear that
+    nothing happens."""
+
+    refresh_s: float
+
+    def ready(self, watching: Watching) -> None:
+        """From now on, nothing that changes goes unnoticed."""
+
+    def begin_run(self, scope: Scope) -> Monitor:
+        """Whom the next run reports to."""
+
+    def end_run(self, summary: Summary) -> None: ...
+
+    def waits(self, watching: Watching) -> None:
+        """Nothing is due."""
+
+    def note(self, text: str) -> None:
+        """Something to know that is no problem."""
+
+    def failed(self, error: PipelineError, retry_s: float) -> None:
+        """A run could not be done, and will be tried again."""
+
+
+class Watch:
+    """One watch. `wake` makes it look at whether to stop, and may be called by a signal handler."""
+
+    def __init__(self, config: Config, monitor: WatchMonitor, dry_run: bool) -> None:
+        watch = config.watch
+        delays = Delays(
+            watch.debounce_seconds,
+            watch.max_delay_seconds,
+            max(watch.delete_delay_seconds, watch.debounce_seconds),
+            watch.rescan_minutes * 60,
+        )
+        self._config = config
+        self._monitor = monitor
+        self._dry_run = dry_run
+        self._hints = Hints(Pending(delays, time.monotonic()))
+        self._observers = Observers(config, self._hints, monitor.note)
+        self._has_run = False
+        self._retry_s = FAILED_RETRY_S
+        self._backup: tuple[int, int] | None = None
+        self._is_locked_out = False
+
+    def wake(self) -> None:
+        self._hints.wake()
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Until `stop` says so. Raises PipelineError."""
+        reserve = Reserve(start_fork_server(*BACKING_UP))  # before there are threads
+        try:
+            self._observers.refresh()
+            self._monitor.ready(self._watching())
+            while not stop():
+                self._tell_reasons()
+                with self._hints.pending() as pending:
+                    scope = pending.take(time.monotonic())
+                if scope is not None:
+                    self._look(scope, reserve, stop)
+                else:
+                    self._monitor.waits(self._watching())
+                    self._hints.sleep(self._monitor.refresh_s)
+        finally:
+            self._observers.close()
+            reserve.close()
+            self._hints.close()
+
+    # -- a run --------------------------------------------------------------------------------------------
+
+    def _look(self, scope: Scope, reserve: Reserve, stop: Callable[[], bool]) -> None:
+        """Have a run look at what is due. What becomes of it decides what is due next."""
+        try:
+            if scope.is_everything and self._has_run:
+                self._observers.refresh()
+            self._refuse_other_backup()
+            task = engine.Task(self._dry_run, scope, only_if_needed=True, reserve=reserve)
+            summary = engine.run(self._config, self._monitor.begin_run(scope), task, stop)
+        except LockedError as error:
+            self._locked_out(error)
+        except (ConfigError, StateError):
+            raise
+        except PipelineError as error:
+            if not self._has_run:
+                raise
+            self._failed(error)
+        else:
+            self._done(summary)
+
+    def _done(self, summary: Summary) -> None:
+        self._monitor.end_run(summary)
+        self._has_run, self._is_locked_out, self._retry_s = True, False, FAILED_RETRY_S
+        if not self._dry_run:
+            self._backup = _identity(self._config)
+        with self._hints.pending() as pending:
+            pending.done(time.monotonic(), summary.absent)
+
+    def _locked_out(self, error: LockedError) -> None:
+        """Somebody else's run: it may have done all of this already by the time that it ends."""
+        if not self._is_locked_out:
+            self._is_locked_out = True
+            self._monitor.note(f"{error.cause}; this watch goes on after it")
+        with self._hints.pending() as pending:
+            pending.put_back(time.monotonic(), LOCKED_RETRY_S)
+
+    def _failed(self, error: PipelineError) -> None:
+        self._monitor.failed(error, self._retry_s)
+        with self._hints.pending() as pending:
+            pending.failed(time.monotonic(), self._retry_s)
+        self._retry_s = min(2 * self._retry_s, FAILED_RETRY_MOST_S)
+
+    def _refuse_other_backup(self) -> None:
+        """An unmounted backup leaves an empty folder in its place, in which a run would begin anew."""
+        if self._backup is not None and self._backup != _identity(self._config):
+            raise BackupSideError(
+                f"backup_root {self._config.backup_root} is another folder than when this watch began",
+                "Nothing was touched. Is its disk mounted?",
+            )
+
+    # -- telling ------------------------------------------------------------------------------------------
+
+    def _tell_reasons(self) -> None:
+        """Once each, however often it has happened since."""
+        reasons = self._hints.reasons
+        told: dict[str, None] = {}
+        while reasons:
+            told[reasons.popleft()] = None
+        for reason in told:
+            self._monitor.note(f"{reason}; all that may be affected is looked at")
+
+    def _watching(self) -> Watching:
+        with self._hints.pending() as pending:
+            paths, everything_s = len(pending), pending.everything_due_s
+        observers, now_s = self._observers, time.monotonic()
+        return Watching(tuple(observers.observed), observers.folders, paths, max(0.0, everything_s - now_s))
+
+
+def _identity(config: Config) -> tuple[int, int] | None:
+    try:
+        found = config.backup_root.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
