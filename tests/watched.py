@@ -45,7 +45,7 @@ class Watched:
             with self._changed:
                 self.raw.append(text)
                 with contextlib.suppress(json.JSONDecodeError):
-                    self.lines.append(json.loads(text))
+                    self.lines.append(json.loads(text) | {"at_s": time.monotonic()})
                 self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
@@ -85,9 +85,22 @@ class Watched:
 
         self.wait_for(is_idle, f"{after} runs, then nothing to do")
 
+    def looks_at_everything(self) -> list[tuple[float, float]]:
+        """When each began and had ended, at the latest, of those that have."""
+        out, begun_s = [], None
+        for line in list(self.lines):
+            if begun_s is not None and line.get("phase") in ("looking", "watching"):
+                out.append((begun_s, line["at_s"]))
+                begun_s = None
+            if line.get("phase") == "looking" and line["everything"]:
+                begun_s = line["at_s"]
+        return out
+
     def kill(self) -> None:
+        """As a power button would."""
         end_group(self.process)
-        self.process.communicate()
+        self.process.wait(LIMIT_S)
+        self._reader.join(LIMIT_S)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> Line:
         """End it as a service manager would. Out: its summary."""

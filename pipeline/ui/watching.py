@@ -232,6 +232,8 @@ class WatchJson(WatchShown):
         self._print(self._line("watching", watching))
 
     def run_monitor(self, scope: Scope) -> Monitor:
+        parts = None if scope.parts is None else len(scope.parts)
+        self._print({"type": "status", "phase": "looking", "everything": scope.is_everything, "paths": parts})
         return JsonLines(self._out, self._actions)
 
     def end_run(self, summary: Summary) -> None:
@@ -248,6 +250,7 @@ class WatchJson(WatchShown):
             self._print(summary_line(summary, counts.errors) | {"type": "run"})
 
     def waits(self, watching: Watching) -> None:
+        """A line for each time that it goes to sleep; while it sleeps there is none."""
         self._print(self._line("status", watching) | {"phase": "watching"})
 
     def note(self, text: str) -> None:
