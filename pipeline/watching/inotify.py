@@ -115,8 +115,6 @@ class TreeEmitter(EventEmitter):
         """Until `stop`, which wakes it."""
         try:
             super().run()
-        except OSError as error:
-            self._lose(b"", f"the system's events can't be read: {error.strerror}")
         finally:
             self._close()
 

@@ -4,7 +4,8 @@ In: the configuration, and the hints to fill. Out: running observers of watchdog
 one more for each share of another machine that is mounted inside a source. Guarantees: with `watch.backend =
 "auto"`, what the system can't tell of (network file systems, too few inotify instances) is polled, and that
 is said; after `refresh`, every folder that there is has been watched since before it returned, as far as the
-system allows. Fails with SourceError, and with ObserverError where `native` was asked for and can't be had.
+system allows; an observer that has died, of whatever, makes everything due, and `refresh` begins it anew.
+Fails with SourceError, and with ObserverError where `native` was asked for and can't be had.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Observers:
         self._hints = hints
         self._tell = tell
         self._left_out = LeftOut(Filter(config.filters.exclude))
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._died
         self._running: dict[Observed, tuple[tuple[int, int], BaseObserver]] = {}
         self._polled_instead: set[Observed] = set()
 
@@ -76,8 +79,9 @@ class Observers:
         self._left_out.identities = sources.excluded(config, resolved)
         self._left_out.forget()
         wanted = {observed: identity for source in resolved for observed, identity in self._wanted(source)}
-        for observed in [o for o, (identity, _) in self._running.items() if wanted.get(o) != identity]:
-            self._end(observed)
+        for observed, (identity, observer) in list(self._running.items()):
+            if wanted.get(observed) != identity or not _is_alive(observer):
+                self._end(observed)
         for observed, identity in wanted.items():
             if observed in self._running:
                 self._look_again(observed)
@@ -87,6 +91,11 @@ class Observers:
     def close(self) -> None:
         for observed in list(self._running):
             self._end(observed)
+        threading.excepthook = self._excepthook
+
+    def _died(self, thread: threading.ExceptHookArgs) -> None:
+        """All threads of this process but the main one are observers'."""
+        self._hints.lose(f"an observer has failed: {thread.exc_type.__name__}: {thread.exc_value}")
 
     # -- which --------------------------------------------------------------------------------------------
 
@@ -171,6 +180,10 @@ class Observers:
         end = threading.Thread(target=observer.stop, daemon=True)
         end.start()
         end.join(_END_S)
+
+
+def _is_alive(observer: BaseObserver) -> bool:
+    return observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
 
 
 class _Polling(PollingEmitter):
