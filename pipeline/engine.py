@@ -34,6 +34,7 @@ from pipeline.pool.reserve import Reserve
 from pipeline.sources import Resolved
 from pipeline.stages import digest
 from pipeline.stages.committer import Committer, Rules
+from pipeline.stages.guard import Guard
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.recovery import recover
 from pipeline.stages.scanner import Scanner
@@ -120,7 +121,8 @@ class _Run:
         last = self._state.last_run()
         was_cut = last is not None and last[1] not in COMPLETE
         self._known = self._known_figures(was_cut)
-        self._guard_files = int(self._state.setting("guard_files") or self._known[0])
+        percent, is_full = self._config.safety.max_delete_percent, self._task.scope.is_everything
+        self._guard = Guard(self._state, percent, self._known[0], is_full)
         number = self._state.begin_run(self._started_ns, self._config.durability, self._boot)
         if not self._task.only_if_needed:
             self._state.commit()  # a cut run keeps its number
@@ -272,12 +274,7 @@ class _Run:
         with backup_side_errors():
             missing = PathSpool(own_folder)
         self._cleanup.callback(missing.close)
-        rules = Rules(
-            config.duplicates.min_size,
-            config.retention.max_versions_per_file,
-            config.safety.max_delete_percent,
-        )
-        is_full = self._task.scope.is_everything
+        rules = Rules(config.duplicates.min_size, config.retention.max_versions_per_file)
         return Committer(
             journal,
             self._state,
@@ -286,10 +283,8 @@ class _Run:
             rules,
             self._counts,
             missing,
-            guard_files=self._guard_files,
+            self._guard,
             promotions_due=was_cut,
-            deleted_before=0 if is_full else int(self._state.setting("deleted_files") or 0),
-            full_run=None if is_full else int(self._state.setting("full_run") or 0),
         )
 
     # -- after --------------------------------------------------------------------------------------------
@@ -300,7 +295,8 @@ class _Run:
         files, size_bytes = self._known
         self._state.set_setting("present_files", files + committer.present_files)
         self._state.set_setting("present_bytes", size_bytes + committer.present_bytes)
-        self._keep_guard(committer, number, interrupted)
+        last = number if self._is_told else number - 1
+        self._guard.keep(last, files + committer.present_files, interrupted)
         status = "interrupted" if interrupted else self._status()
         if not self._dry_run and self._config.durability == "fast":
             self._only_barrier(number)
@@ -314,19 +310,6 @@ class _Run:
             with backup_side_errors():
                 self._staging.sweep()
         return status
-
-    def _keep_guard(self, committer: Committer, number: int, interrupted: bool) -> None:
-        """What the next deletions are a share of, and how many there have been since.
-
-        What is added while deletions are held back, or before a cut, must not make them a small share.
-        """
-        is_full = self._task.scope.is_everything and not interrupted
-        if is_full and not committer.held_back:
-            self._state.set_setting("guard_files", self._known[0] + committer.present_files)
-        if is_full:
-            self._state.set_setting("full_run", number if self._is_told else number - 1)
-        before = int(self._state.setting("deleted_files") or 0)
-        self._state.set_setting("deleted_files", 0 if is_full else before + committer.deletions)
 
     def _only_barrier(self, number: int) -> None:
         """The one sync of a fast run. Where it fails, nothing that this run stored is trusted by the next."""

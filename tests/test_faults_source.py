@@ -94,6 +94,23 @@ def test_mass_deletion_is_held_back(backup: Backup) -> None:
     backup.assert_all_well()
 
 
+def test_what_the_message_advises_works(backup: Backup) -> None:
+    """With 100 percent nothing is held back, also where more is missing than there was when it was counted:
+    what was added while deletions were held back may be gone by then, too."""
+    backup.write({f"old{number}": str(number) for number in range(100)})
+    backup.run()
+    for number in range(60):
+        (backup.source / f"old{number}").unlink()
+    backup.write({f"new{number}": f"new {number}" for number in range(200)})
+    backup.run(expect=3)
+    for number in range(200):
+        (backup.source / f"new{number}").unlink()
+    assert backup.run("--json", expect=3).summary["delete"] == 0
+    allowed = backup.run("--json", "--set", "safety.max_delete_percent=100")
+    assert allowed.summary["delete"] == 260
+    backup.assert_all_well()
+
+
 def test_deletions_up_to_the_limit_are_done(backup: Backup) -> None:
     """The guard stops more than the limit, not the limit itself; one more is held back."""
     numbered_files(backup, 100)

@@ -364,6 +364,19 @@ def test_what_came_and_went_in_between_does_not_count(tmp_path: Path) -> None:
     assert sum(run["delete"] for run in watched.runs) == 180
 
 
+def test_what_a_watch_has_added_counts_for_the_next_run(tmp_path: Path) -> None:
+    """Files that were added since the last full run are part of what a later one takes its share of."""
+    backup = watched_backup(tmp_path)
+    backup.write({f"old{number}": str(number) for number in range(100)})
+    with watching(backup) as watched:
+        backup.write({f"new{number}": f"new {number}" for number in range(100)})
+        watched.wait_until_idle(2)
+        watched.stop()
+    for number in range(70):
+        (backup.source / f"new{number}").unlink()
+    assert backup.run("--json").summary["delete"] == 70
+
+
 def test_a_source_in_another_folder_is_watched_there(backup: Backup) -> None:
     """Where another folder takes the source's place, it is seen: the watch goes over to it."""
     backup.write({"text": "first", "same": "same"})

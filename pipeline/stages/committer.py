@@ -19,6 +19,7 @@ from pipeline.model.plan import Action, Plan, Store
 from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, Entry, Kind, Record, Stat
 from pipeline.model.report import Counts
 from pipeline.planner import Context, Facts
+from pipeline.stages.guard import Guard
 from pipeline.store.journal import Journal
 from pipeline.store.operation import Identity, Place
 from pipeline.store.spool import PathSpool
@@ -26,23 +27,16 @@ from pipeline.store.staging import Damaged, Staged, Staging
 from pipeline.store.state import State
 from pipeline.store.system import backup_side_errors
 
-GUARD_FROM_FILES = 100
-
 
 class Rules(NamedTuple):
     """The part of the configuration that decisions depend on."""
 
     min_duplicate_size: int
     max_versions: int
-    max_delete_percent: int
 
 
 class Committer:
-    """guard_files: what a share of deletions is counted of. promotions_due: the run before was cut.
-
-    deleted_before: deletions since the last run that looked at everything; they count towards the share.
-    full_run: that run, where this one looks at a part only; what wasn't there yet by then doesn't count.
-    """
+    """promotions_due: the run before was cut."""
 
     def __init__(
         self,
@@ -53,10 +47,8 @@ class Committer:
         rules: Rules,
         counts: Counts,
         missing: PathSpool,
-        guard_files: int,
+        guard: Guard,
         promotions_due: bool,
-        deleted_before: int,
-        full_run: int | None,
     ) -> None:
         self._journal = journal
         self._state = state
@@ -67,12 +59,8 @@ class Committer:
         self._counts = counts
         self._missing = missing
         self._missing_count = 0
-        self._guard_files = guard_files
-        self.held_back = False
+        self._guard = guard
         self._promotions_due = promotions_due
-        self._deleted_before = self._cleared = deleted_before
-        self._deleted = 0
-        self._full_run = full_run
         self._held: bytes | None = None
         self._open_folders: list[tuple[Record, Entry]] = []
         self._inside = b""  # what the paths below the innermost of them begin with
@@ -109,7 +97,7 @@ class Committer:
             elif tag == message.MISSING:
                 with backup_side_errors():
                     self._missing.add(item[1])
-                self._missing_count += Kind(item[2]).has_content and self._is_guarded(item[1])
+                self._missing_count += Kind(item[2]).has_content and self._guard.counts(item[1])
             elif tag == message.ABSENT:
                 self.absent.append(item[1])
             elif tag == message.GONE:
@@ -231,11 +219,10 @@ class Committer:
         else:
             return True
         change = f"{KIND_NAMES[Kind(record.kind)]} became a {KIND_NAMES[entry.kind]}"
-        if self._is_too_much(self._cleared + doomed):
-            self._note(Severity.WARNING, entry.path, f"{change}: {self._guard_words(self._cleared + doomed)}")
+        if (held_back := self._guard.ask(doomed)) is not None:
+            self._note(Severity.WARNING, entry.path, f"{change}: {held_back}")
             self._held = entry.path
             return False
-        self._cleared += doomed
         if was_folder:
             for inner in _content_first(self._state.records(*below)):
                 if inner.is_present:
@@ -245,27 +232,6 @@ class Committer:
             self._journal.close_group()
             self._held = entry.path  # what is missing below it was just deleted, and counted
         return True
-
-    def _is_guarded(self, path: bytes) -> bool:
-        """What came and went since everything was looked at is no part of what the share is counted of."""
-        return self._full_run is None or self._state.was_present(path, self._full_run)
-
-    @property
-    def deletions(self) -> int:
-        """How many this run has made that count towards the share."""
-        return self._cleared - self._deleted_before + self._deleted
-
-    def _is_too_much(self, deletions: int) -> bool:
-        percent = self._rules.max_delete_percent
-        return self._guard_files >= GUARD_FROM_FILES and deletions * 100 > percent * self._guard_files
-
-    def _guard_words(self, deletions: int) -> str:
-        self.held_back = True
-        return (
-            f"held back: {deletions} of {self._guard_files} files would count as deleted, more than"
-            f" safety.max_delete_percent = {self._rules.max_delete_percent}; if that is meant, run once with"
-            " --set safety.max_delete_percent=100"
-        )
 
     # -- after the scan -----------------------------------------------------------------------------------
 
@@ -285,11 +251,9 @@ class Committer:
         self._journal.close_group()
 
     def _delete_missing(self) -> Iterator[None]:
-        deletions = self._cleared + self._missing_count
-        if self._missing_count and self._is_too_much(deletions):
-            self._note(Severity.WARNING, None, self._guard_words(deletions))
+        if self._missing_count and (held_back := self._guard.ask(self._missing_count)) is not None:
+            self._note(Severity.WARNING, None, held_back)
             return
-        self._deleted = self._missing_count
         with backup_side_errors():
             self._missing.finish()
         for record in _content_first(self._present(self._missing)):
