@@ -23,6 +23,7 @@ from watchdog.observers.api import BaseObserver
 from pipeline.config import load
 from pipeline.filters import Filter
 from pipeline.model import treepath
+from pipeline.model.errors import ObserverError
 from pipeline.watching.hints import Handler, Hints, LeftOut
 from pipeline.watching.inotify import TreeEmitter
 from pipeline.watching.observers import Observers
@@ -229,6 +230,7 @@ def test_an_observer_that_dies_is_said_and_begun_anew(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.access(SETTINGS / "max_user_watches", os.W_OK), reason="needs root")
 @pytest.mark.slow
+@pytest.mark.usefixtures("alone")
 def test_the_limit_on_watches_is_said(observe: Callable[..., Ears]) -> None:
     """Where the system allows no more, what is watched stays so, and the rest is named, once."""
     limit = SETTINGS / "max_user_watches"
@@ -258,3 +260,69 @@ def _watches_in_use() -> int:
         except OSError:
             continue
     return count
+
+
+MOUNTS = """\
+22 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 22 0:40 / {share} rw - nfs4 server:/x rw
+31 22 0:41 / {phone} rw - fuse.sshfs phone: rw
+32 22 8:2 / {disk} rw - fuseblk /dev/sdb1 rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("auto", {"docs": "native", "docs/share": "polling", "docs/phone": "polling"}),
+        ("native", {"docs": "native"}),
+        ("polling", {"docs": "polling"}),
+    ],
+)
+def test_what_lies_on_another_machine_is_polled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, expected: dict[str, str]
+) -> None:
+    """The system doesn't hear of what others change there; unless the configuration says what to do."""
+    docs = tmp_path / "docs"
+    write_tree(docs, {"share/a": "a", "phone/b": "b", "disk/c": "c"})
+    table = tmp_path / "mountinfo"
+    table.write_text(MOUNTS.format(share=docs / "share", phone=docs / "phone", disk=docs / "disk"))
+    monkeypatch.setattr("pipeline.store.mounts._TABLE", table)
+    (tmp_path / "config.toml").write_text('sources = ["docs"]')
+    hints = Hints(Pending(Delays(NEVER_S, NEVER_S, NEVER_S, NEVER_S), time.monotonic()))
+    observers = Observers(
+        load(tmp_path / "config.toml", [f"watch.backend={backend}"]), hints, lambda text: None
+    )
+    try:
+        observers.refresh()
+        seen = {os.path.relpath(os.fsdecode(o.path), tmp_path): o.backend for o in observers.observed}
+        assert seen == expected
+    finally:
+        observers.close()
+
+
+@pytest.mark.skipif(not os.access(SETTINGS / "max_user_instances", os.W_OK), reason="needs root")
+@pytest.mark.slow
+@pytest.mark.usefixtures("alone")
+def test_where_the_system_refuses_it_is_polled_and_said(tmp_path: Path) -> None:
+    """No more inotify instances: with `auto` it is polled, with `native` it is an error."""
+    write_tree(tmp_path, {"docs/a": "a", "config.toml": 'sources = ["docs"]'})
+    limit, told = SETTINGS / "max_user_instances", list[str]()
+    before = limit.read_text()
+    try:
+        limit.write_text("0")
+        hints = Hints(Pending(Delays(NEVER_S, NEVER_S, NEVER_S, NEVER_S), time.monotonic()))
+        observers = Observers(load(tmp_path / "config.toml", ()), hints, told.append)
+        try:
+            observers.refresh()
+            assert [o.backend for o in observers.observed] == ["polling"]
+            assert len(told) == 1 and "looked at again and again" in told[0]
+        finally:
+            observers.close()
+        observers = Observers(load(tmp_path / "config.toml", ["watch.backend=native"]), hints, told.append)
+        try:
+            with pytest.raises(ObserverError, match="can't tell of changes"):
+                observers.refresh()
+        finally:
+            observers.close()
+    finally:
+        limit.write_text(before)

@@ -16,7 +16,7 @@ from harness import Backup
 from processes import descendants
 from watched import Watched, watching
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("alone")]
 
 DEBOUNCE_S = 1.0
 SLACK_S = 0.5

@@ -25,6 +25,8 @@ import pytest
 from harness import REPOSITORY, Backup
 from watched import Watched, watching
 
+pytestmark = pytest.mark.usefixtures("alone")
+
 STORM = REPOSITORY / "tests/faults/storm.py"
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 DEBOUNCE_S = 1.0
