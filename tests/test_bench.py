@@ -62,6 +62,7 @@ def test_cold_comes_first_and_only_with_a_folder() -> None:
     assert COLD not in {step.data for step in steps(False, 2)}
 
 
+@pytest.mark.slow
 def test_a_folder_is_only_read(backup: Backup) -> None:
     """`bench PATH --json`: a line for each measurement, the summary last; the folder stays as it was."""
     backup.write({f"folder/file{number:03}": f"{number}\n" * 100 for number in range(300)})

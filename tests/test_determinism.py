@@ -11,7 +11,7 @@ import pytest
 from harness import Backup, difference, unlike
 from trees import Snapshot, change, copy_shuffled, grow
 
-STEPS = 3
+STEPS = 2
 FILES = 300
 SURROUNDINGS = {
     "one": {"LC_ALL": "C", "TZ": "Asia/Kolkata", "PYTHONHASHSEED": "1"},

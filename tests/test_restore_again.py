@@ -35,6 +35,7 @@ def test_again_into_folders_that_are_closed(user_backup: Backup, tmp_path: Path)
         assert_same(keep(user_backup.source), tmp_path / "to")
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_restore(backup: Backup, tmp_path: Path) -> None:
     """What a killed restore has left goes with the next one into the same folder; what one at work has
     locked stays, and so does whatever only looks like it."""

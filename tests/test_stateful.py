@@ -227,7 +227,7 @@ def run_machine(examples: int, steps: int) -> None:
 
 
 def test_a_few_sequences() -> None:
-    run_machine(examples=5, steps=16)
+    run_machine(examples=3, steps=12)
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def rot(disk: Disk) -> None:
         image.write(bytes([MARKER[0] ^ 1]))
 
 
+@pytest.mark.slow
 def test_rot_in_the_source_s_disk_is_suspect_end_to_end(source_disk: tuple[Backup, Disk]) -> None:
     """A bit that flips on the source's own disk, so that not even its ctime changes: a warning, exit 3; the
     old content is kept as a pinned version that no retention ever takes, `history` shows it and `restore`

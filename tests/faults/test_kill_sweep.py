@@ -61,7 +61,7 @@ def test_killed_at_some_calls(eventful: Eventful) -> None:
     Guard: the transaction of `Journal.close_group` has the intents before any name is made, and
     `StoredFiles.apply(redo=True)` does them again."""
     calls = [call for call in calls_from(eventful, eventful.before) if call.name in APPLYING]
-    sweep(eventful, eventful.before, spread(calls, 6))
+    sweep(eventful, eventful.before, spread(calls, 4))
 
 
 @pytest.mark.parametrize(
