@@ -28,7 +28,7 @@ from pipeline.store.reading import Reader
 from pipeline.store.state import connect_writer
 from pipeline.store.target import Root, make_staging
 
-ROUNDS = [2, pytest.param(20, marks=pytest.mark.slow)]
+ROUNDS = [3, pytest.param(20, marks=pytest.mark.slow)]
 
 
 def test_a_writer_that_ends_while_a_reader_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
