@@ -131,8 +131,8 @@ class _Run:
                 write_note(self._backup.state_path.parent, self._state.sources())
         self._info = RunInfo(number, self._started_ns, self._dry_run)
         try:
-            if not self._task.only_if_needed:
-                self._tell_start()
+            if was_cut or not self._task.only_if_needed:
+                self._tell_start()  # that a cut run is settled is to be seen, too
             for problem in problems:
                 self._emit(problem)
             # Whoever is told of the end has to know why, so what SQLite says is put into our words before.
@@ -221,7 +221,7 @@ class _Run:
                     break
         journal.close_group()
         committer.forget(journal.take_lost())
-        self._absent = tuple(committer.absent)
+        self._absent = tuple(sorted(committer.absent))
         return self._end(journal, committer, number, interrupted)
 
     def _scan_setup(self, roots: tuple[SourceRoot, ...], resolved: list[Resolved]) -> ScanSetup:

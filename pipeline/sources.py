@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pipeline.config import Config, Source
 from pipeline.layout import RESERVED_TOP, is_version_name
 from pipeline.model import treepath
-from pipeline.model.errors import ConfigError, SourceError
+from pipeline.model.errors import BackupSideError, ConfigError, SourceError
 from pipeline.stages.setup import SourceRoot
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.mounts import Mounts
@@ -77,8 +77,8 @@ def _is_inside(path: Path, root: Path, mounts: Mounts) -> bool:
     """By identity, which works on every system, and by spot, which sees through bind mounts."""
     if mounts.spot(path).is_inside(mounts.spot(root.resolve())):
         return True
-    above = [folder for folder in (path, *path.parents) if folder.exists()]
-    return root.exists() and _identity(root) in map(_identity, above)
+    identity = _identity(root)
+    return identity is not None and identity in map(_identity, (path, *path.parents))
 
 
 def _logs_inside(config: Config) -> ConfigError:
@@ -152,22 +152,32 @@ def excluded(config: Config, resolved: list[Resolved]) -> frozenset[tuple[int, i
     for source in resolved:
         points = mounts.below(Path(os.fsdecode(source.path)))
         folders += [point for point in points if mounts.spot(point).is_inside(mounts.spot(root))]
-    return frozenset(_identity(folder) for folder in folders if folder.exists())
+    return frozenset(identity for folder in folders if (identity := _identity(folder)) is not None)
 
 
 def own_places(config: Config, resolved: list[Resolved]) -> frozenset[bytes]:
     """Tree paths of the backup and the log folder where they lie inside a source, whether they are there yet
-    or not."""
-    folders = [config.backup_root.resolve(), config.log_dir.resolve()]
-    roots = [(source.name, Path(os.fsdecode(source.path))) for source in resolved]
-    return frozenset(
-        treepath.inside(name, os.fsencode(folder.relative_to(root)))
-        for name, root in roots
-        for folder in folders
-        if folder.is_relative_to(root) and folder != root
-    )
+    or not, and whatever mount leads there."""
+    mounts = Mounts()
+    spots = [mounts.spot(config.backup_root.resolve()), mounts.spot(config.log_dir.resolve())]
+    own = set()
+    for source in resolved:
+        root = Path(os.fsdecode(source.path))
+        for point in (root, *mounts.below(root)):
+            shown = mounts.spot(point)
+            for spot in spots:
+                place = point / spot.path.relative_to(shown.path) if spot.is_inside(shown) else root
+                if place != root and mounts.spot(place) == spot:  # no other mount hides it
+                    own.add(treepath.inside(source.name, os.fsencode(place.relative_to(root))))
+    return frozenset(own)
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    found = folder.stat()
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """None where there is no such folder. Raises BackupSideError where that can't be told."""
+    try:
+        found = folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise BackupSideError(f"{folder}: {error.strerror}", "Is its disk still mounted?") from error
     return found.st_dev, found.st_ino

@@ -25,9 +25,11 @@ class Scope(NamedTuple):
     """parts: in scan order, none inside a whole one; None for everything.
 
     gone: what is missing at these paths, or below them, counts as deleted; None: wherever it is. What is
-    missing elsewhere is handed back (`Summary.absent`), since it may be about to come back.
+    missing elsewhere, a folder in whose place something else stands included, is handed back
+    (`Summary.absent`), since it may be about to come back.
     waiting: paths that change at the moment. Files and links among them are left for a later run, and so is
-    what is missing there. waiting_whole: those that will be looked at with all that lies below them.
+    what is missing there, even below a path that is gone. waiting_whole: those that will be looked at with
+    all that lies below them.
     """
 
     parts: tuple[Part, ...] | None = None

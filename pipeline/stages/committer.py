@@ -27,6 +27,8 @@ from pipeline.store.staging import Damaged, Staged, Staging
 from pipeline.store.state import State
 from pipeline.store.system import backup_side_errors
 
+MOST_ABSENT = 20_000
+
 
 class Rules(NamedTuple):
     """The part of the configuration that decisions depend on."""
@@ -64,7 +66,7 @@ class Committer:
         self._held: bytes | None = None
         self._open_folders: list[tuple[Record, Entry]] = []
         self._inside = b""  # what the paths below the innermost of them begin with
-        self.absent: list[bytes] = []  # missing, but not to count as deleted
+        self.absent: set[bytes] = set()  # missing, but not to count as deleted
         self.present_files = 0  # the change of the state's figures by this run
         self.present_bytes = 0
 
@@ -99,13 +101,21 @@ class Committer:
                     self._missing.add(item[1])
                 self._missing_count += Kind(item[2]).has_content and self._guard.counts(item[1])
             elif tag == message.ABSENT:
-                self.absent.append(item[1])
+                self._hand_back(item[1])
             elif tag == message.GONE:
                 counts.vanished += 1
                 self._held = item[1]
             else:
                 self._note(Severity(item[3]), item[1], item[2])
                 self._held = item[1]
+
+    def _hand_back(self, path: bytes) -> None:
+        """Too many to be kept: their sources stand for them."""
+        if treepath.source_name(path) in self.absent:
+            return
+        self.absent.add(path)
+        if len(self.absent) > MOST_ABSENT:
+            self.absent = set(map(treepath.source_name, self.absent))
 
     def _is_held(self, path: bytes) -> bool:
         """Whether a folder above was held back, or couldn't be read: nothing below it is decided."""

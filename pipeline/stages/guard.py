@@ -25,14 +25,17 @@ class Guard:
         self._percent = percent
         self._is_full = is_full
         self._files = int(state.setting("guard_files" if is_full else "full_files") or known_files)
-        self._full_run = int(state.setting("full_run") or 0)
+        self._full_run: int | None = state.setting("full_run")
         self._before = int(state.setting("deleted_files") or 0)
         self._deleted = 0
         self.held_back = False
 
     def counts(self, path: bytes) -> bool:
-        """Whether a path that is missing is part of the share."""
-        return self._is_full or self._state.was_present(path, self._full_run)
+        """Whether a path that is missing is part of the share. Where nobody knows of a run over everything
+        (the state was made anew), all are."""
+        if self._is_full or self._full_run is None:
+            return True
+        return self._state.was_present(path, self._full_run)
 
     def ask(self, deletions: int) -> str | None:
         """None: they may be done, and count from now on. Otherwise they are held back, and this is why."""

@@ -161,11 +161,7 @@ class _SourceWalk:
             part = self._below_known(asked)
             if part is None:
                 continue
-            if part.path == self._root_path and part.whole:
-                self.all()
-            else:
-                self._part(part)
-            cover = part.path if part.whole else None
+            cover = part.path if self._part(part) else None
 
     def _below_known(self, part: Part) -> Part | None:
         """The part, or the first folder above it that isn't both there and known as one: it is new, gone, or
@@ -187,28 +183,30 @@ class _SourceWalk:
             self._known_folders.add(folder)
         return part
 
-    def _part(self, part: Part) -> None:
-        """One path, whose folder is there and known."""
+    def _part(self, part: Part) -> bool:
+        """One path, whose folder is there and known. Out: whether all below it was looked at, too."""
+        is_whole = part.whole or not _is_present_folder(read_row(self._state, part.path))
+        if part.path == self._root_path and is_whole:
+            self.all()
+            return True
         self._begin_at(part.path)
         folder, _, name = part.path.rpartition(treepath.SEPARATOR)
-        if not folder:  # the root of the source, alone
-            self._alone(part.path, b"")
-            return
-        relative = treepath.relative(folder)
-        names: list[tuple[bytes, Kind]] = []
+        relative, kind = treepath.relative(folder), Kind.FOLDER
         try:
-            found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
-            names = [(name, Kind.of_mode(found.st_mode))]
+            if folder:
+                found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
+                kind = Kind.of_mode(found.st_mode)
         except FileNotFoundError:
-            pass  # what is known of it, and below it, is missing
+            self._walk(_Folder(folder, relative, iter(())))  # what is known of it is missing
+            return True
         except OSError as error:
             self._not_readable(part.path, error)
-            return
-        is_folder = bool(names) and names[0][1] is Kind.FOLDER
-        if is_folder and not part.whole and _is_present_folder(read_row(self._state, part.path)):
+            return False
+        if kind is Kind.FOLDER and not is_whole:
             self._alone(part.path, treepath.relative(part.path))
-        else:
-            self._walk(_Folder(folder, relative, iter(names)))
+            return False
+        self._walk(_Folder(folder, relative, iter([(name, kind)])))
+        return True
 
     def _alone(self, path: bytes, relative: bytes) -> None:
         """A folder that is known, without its content."""
@@ -239,13 +237,17 @@ class _SourceWalk:
         prefix = relative + b"/" if relative else b""
         start = path + treepath.SEPARATOR
         may_leave_out = not self._filter.is_empty or bool(self._scope.waiting)
+        may_wait = self._scope.gone is not None
         for name, kind in names:
             inner_path = start + name
             if may_leave_out and self._is_left_out(inner_path, prefix + name, kind):
                 self._leave_alone(inner_path)
                 continue
             row = self._known.take(inner_path, self._missing)
-            if kind is Kind.FILE:
+            if may_wait and kind is not Kind.FOLDER and self._may_come_back(inner_path, row):
+                self._hand_back(inner_path)
+                self._known.skip_below(inner_path)
+            elif kind is Kind.FILE:
                 # The size only serves to fill batches evenly; the worker looks for itself.
                 size_bytes = row[_SIZE] if row is not None else self._size_of(relative, name)
                 self._batches.add_file(path, name, row, size_bytes)
@@ -267,14 +269,21 @@ class _SourceWalk:
             return
         if self._filter.excludes_known(treepath.relative(path), kind == Kind.FOLDER):
             return
+        if self._scope.is_waiting(path):
+            return
         if self._scope.is_gone(path):
             self._batches.add((message.MISSING, path, kind))
-        elif not self._scope.is_waiting(path) and not self._is_below_absent(path):
-            self._absent = path
-            self._batches.add((message.ABSENT, path))
+        elif not (self._absent and treepath.is_below(path, self._absent)):
+            self._hand_back(path)
 
-    def _is_below_absent(self, path: bytes) -> bool:
-        return bool(self._absent) and treepath.is_below(path, self._absent)
+    def _hand_back(self, path: bytes) -> None:
+        """Missing, with all that lies below it, but not yet to count as deleted."""
+        self._absent = path
+        self._batches.add((message.ABSENT, path))
+
+    def _may_come_back(self, path: bytes, row: Row | None) -> bool:
+        """Whether something else stands in a folder's place, though not for long enough to count as gone."""
+        return _is_present_folder(row) and not self._scope.is_gone(path)
 
     def _is_left_out(self, path: bytes, relative: bytes, kind: Kind) -> bool:
         """Excluded, or changing at the moment. A folder that changes is entered: what is in it may be new."""

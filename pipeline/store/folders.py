@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -19,6 +20,15 @@ _NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
 _NO_NAMES = (b"", b".", b"..")
 # As many as serve a merge of a few areas, well within RLIMIT_NOFILE = 64.
 CAPACITY = 16
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what a path leads to; None where that can't be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Obstacle(Exception):

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
@@ -38,20 +38,26 @@ class LeftOut:
 
     def has(self, path: bytes, is_folder: bool) -> bool:
         """Whether a tree path is left out, or lies in a folder that is."""
-        if path in self.own:
-            return True
         folder = treepath.parent(path)
-        if not folder:
-            return False
-        return self._has_folder(folder) or self._filter.excludes(treepath.relative(path), is_folder)
+        return (bool(folder) and self._has_folder(folder)) or self._has_itself(path, is_folder)
 
     def _has_folder(self, folder: bytes) -> bool:
+        """From the source down: what lies in a folder that is left out is left out, too."""
         known = self._folders.get(folder)
-        if known is None:
-            if len(self._folders) >= _REMEMBERED_FOLDERS:
-                self._folders.clear()
-            known = self._folders[folder] = self.has(folder, True)
-        return known
+        if known is not None:
+            return known
+        if len(self._folders) >= _REMEMBERED_FOLDERS:
+            self._folders.clear()
+        is_out = False
+        for above in (*treepath.parents(folder), folder):
+            known = self._folders.get(above)
+            is_out = is_out or self._has_itself(above, True) if known is None else known
+            self._folders[above] = is_out
+        return is_out
+
+    def _has_itself(self, path: bytes, is_folder: bool) -> bool:
+        relative = treepath.relative(path)
+        return path in self.own or (bool(relative) and self._filter.excludes(relative, is_folder))
 
     def forget(self) -> None:
         """`own` has changed."""
@@ -70,8 +76,9 @@ class Hints:
         self.reasons: deque[str] = deque(maxlen=100)
 
     def close(self) -> None:
+        waker, self._waker = self._waker, -1
         os.close(self._sleeper)
-        os.close(self._waker)
+        os.close(waker)
 
     @contextmanager
     def pending(self) -> Iterator[Pending]:
@@ -93,8 +100,8 @@ class Hints:
             self._pending.lose(time.monotonic())
         self.wake()
 
-    def sleep(self, at_most_s: float) -> None:
-        """Until something is due, or `wake` is called, or the time is over."""
+    def sleep(self, at_most_s: float) -> bool:
+        """Until something is due, or `wake` is called, or the time is over: only then False."""
         with self._lock:
             now_s = time.monotonic()
             until_s = min(self._pending.due_s, now_s + at_most_s)
@@ -103,23 +110,22 @@ class Hints:
         self._sleeps_until_s = -math.inf
         if ready:
             os.read(self._sleeper, 4096)
+        return bool(ready) or until_s < now_s + at_most_s
 
     def wake(self) -> None:
-        """May be called from a signal handler."""
-        try:
+        """May be called from a signal handler, also when all is over."""
+        with suppress(OSError):  # it is full of wishes to be woken, or closed
             os.write(self._waker, b"!")
-        except BlockingIOError:
-            return  # it is full of wishes to be woken
 
 
 class Handler(FileSystemEventHandler):
-    """What the events of one source come down to. source: its name. root: its path."""
+    """What the events of one source come down to. source: its name. root: the path that theirs begin with."""
 
     def __init__(self, hints: Hints, left_out: LeftOut, source: bytes, root: bytes) -> None:
         self._hints = hints
         self._left_out = left_out
         self._source = source
-        self._start = root + b"/"
+        self._start = root if root.endswith(b"/") else root + b"/"
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog, in a thread of its own."""
@@ -134,7 +140,8 @@ class Handler(FileSystemEventHandler):
                 self._gone(path, is_folder)
             case "moved":
                 self._gone(path, is_folder)
-                self._note(self._path(event.dest_path), is_folder, whole=is_folder, in_folder=True)
+                # By inodes, polling takes a folder that uses a file's again for the file.
+                self._note(self._path(event.dest_path), is_folder, whole=True, in_folder=True)
             case "modified" | "closed" | "attrib":
                 self._note(path, is_folder)
 

@@ -5,9 +5,10 @@ been missed: the kernel's queue was full, a watch was lost, or there can't be mo
 emitter for Linux swallows these, and watches what is left out, too; the rest of its frame serves.
 
 Guarantees: a folder is watched before it is listed, so that nothing in a new one is missed between the two;
-no link is followed (a watch is put on an open handle); what has moved keeps its watches under its new name;
-nothing stays open below the folder, so that its disk can be unmounted. Memory: a path and a number for each
-folder. Fails with OSError where the folder itself can't be watched.
+no link is followed (a watch is put on an open handle); what has moved keeps its watches under its new name,
+and loses them where it has left; a folder that becomes readable is watched from then on; nothing stays open
+below the root, so that its disk can be unmounted. Memory: a path and a number for each folder. Fails with
+OSError where the root itself can't be watched.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ _ITSELF = Flag.IN_DELETE_SELF | Flag.IN_MOVE_SELF
 _EVERY = _CHANGED | _CAME | _WENT | Flag.IN_ONLYDIR | Flag.IN_EXCL_UNLINK
 _HEADER = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 _READ_BYTES = 256 << 10
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_MOST_UNREADABLE = 10_000
 _MOST_QUEUED = 10_000
 """With more events waiting for the handler, the kernel keeps the rest, and drops what is too much."""
 
@@ -79,6 +82,7 @@ class TreeEmitter(EventEmitter):
     ) -> None:
         super().__init__(event_queue, watch, timeout=timeout, event_filter=event_filter)
         self._root = os.fsencode(watch.path)
+        self._start = self._root if self._root.endswith(b"/") else self._root + b"/"
         self._leaves_out = leaves_out
         self._lock = threading.Lock()
         self._inotify = -1
@@ -87,6 +91,7 @@ class TreeEmitter(EventEmitter):
         self._folders: dict[int, tuple[bytes, int]] = {}  # watch: path, when it was put there
         self._clock = 0
         self._moved: dict[int, tuple[bytes, int]] = {}  # cookie: path, when it has left it
+        self._unreadable: set[bytes] = set()
         self._has_told_limit = False
 
     @property
@@ -159,10 +164,13 @@ class TreeEmitter(EventEmitter):
                 except OSError as error:
                     if not path:
                         raise
-                    if error.errno == errno.ENOSPC:
+                    if error.errno == errno.EACCES and len(self._unreadable) < _MOST_UNREADABLE:
+                        self._unreadable.add(path)  # the run that looks at it tells
+                    elif error.errno == errno.ENOSPC:
                         self._tell_limit(path)
                         return
-                    # Gone again, or not for us to read: the run that looks at it tells.
+                    elif error.errno not in _GONE:
+                        self._lose(path, f"a folder can't be watched: {error.strerror}")
         finally:
             folders.close()
             os.close(root)
@@ -209,6 +217,8 @@ class TreeEmitter(EventEmitter):
             return
         if watch == self._root_watch and mask & (_ITSELF | Flag.IN_UNMOUNT | Flag.IN_IGNORED):
             self._lose(b"", "the source was moved, removed or unmounted")
+        elif mask & Flag.IN_UNMOUNT:
+            self._lose(b"", "something that was mounted in the source was unmounted")
         if mask & Flag.IN_IGNORED:
             self._folders.pop(watch, None)
         folder, _ = self._folders.get(watch, (None, 0))
@@ -223,15 +233,33 @@ class TreeEmitter(EventEmitter):
         is_folder, shown = bool(mask & Flag.IN_ISDIR), self._shown(path)
         if mask & _CAME:
             if is_folder:
-                self._moved.pop(cookie, None)
-                self._watch_new(path)
+                self._came(path, cookie)
             self.queue_event((DirCreatedEvent if is_folder else FileCreatedEvent)(shown))
         elif mask & _WENT:
             if is_folder and mask & Flag.IN_MOVED_FROM:
                 self._moved[cookie] = (path, self._clock)
             self.queue_event((DirDeletedEvent if is_folder else FileDeletedEvent)(shown))
+        elif path in self._unreadable:  # by its mode or owner, it may not be so any more
+            self._unreadable.discard(path)
+            self._watch_new(path)
+            self.queue_event(DirCreatedEvent(shown))
         else:
             self.queue_event((DirModifiedEvent if is_folder else FileModifiedEvent)(shown))
+
+    def _came(self, path: bytes, cookie: int) -> None:
+        """A folder is new, or has moved here; what was watched in it goes on under its new name."""
+        if self._leaves_out(path, (0, 0)):
+            return  # if it was watched where it came from, it has left
+        before, clock = self._moved.pop(cookie, (None, 0))
+        if before is not None:
+            self._rename(before, path, clock)
+        self._watch_new(path)
+
+    def _rename(self, before: bytes, after: bytes, clock: int) -> None:
+        below = before + b"/"
+        for watch, (path, since) in list(self._folders.items()):
+            if since <= clock and (path == before or path.startswith(below)):
+                self._folders[watch] = (after + path[len(before) :], since)
 
     def _watch_new(self, path: bytes) -> None:
         try:
@@ -245,7 +273,7 @@ class TreeEmitter(EventEmitter):
         self.queue_event(event)
 
     def _shown(self, path: bytes) -> str:
-        return os.fsdecode(self._root + b"/" + path if path else self._root)
+        return os.fsdecode(self._start + path if path else self._root)
 
 
 def _events(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -29,6 +29,7 @@ from pipeline.filters import Filter
 from pipeline.model import treepath
 from pipeline.model.errors import ObserverError
 from pipeline.sources import Resolved
+from pipeline.store.folders import identity_of
 from pipeline.store.mounts import Mounts
 from pipeline.watching.hints import Handler, Hints, LeftOut
 from pipeline.watching.inotify import TreeEmitter
@@ -61,6 +62,7 @@ class Observers:
         threading.excepthook = self._died
         self._running: dict[Observed, tuple[tuple[int, int], BaseObserver]] = {}
         self._polled_instead: set[Observed] = set()
+        self._seen: tuple[object, ...] | None = None
 
     @property
     def observed(self) -> list[Observed]:
@@ -82,11 +84,23 @@ class Observers:
         for observed, (identity, observer) in list(self._running.items()):
             if wanted.get(observed) != identity or not _is_alive(observer):
                 self._end(observed)
+        self._seen = self._surroundings()
         for observed, identity in wanted.items():
             if observed in self._running:
                 self._look_again(observed)
             else:
                 self._start(observed, identity)
+
+    def look_for_changes(self) -> None:
+        """What no event tells of: a source's path leads elsewhere, something else is mounted in it."""
+        seen = self._surroundings()
+        if self._seen is not None and seen != self._seen:
+            self._hints.lose("a source's path leads elsewhere, or something else is mounted there")
+        self._seen = seen
+
+    def _surroundings(self) -> tuple[object, ...]:
+        mounts, paths = Mounts(), [source.path for source in self._config.sources]
+        return tuple((identity_of(path), tuple(mounts.at_and_below(path.resolve()))) for path in paths)
 
     def close(self) -> None:
         for observed in list(self._running):
@@ -156,7 +170,7 @@ class Observers:
     def _list(self, observed: Observed, folder: str | None) -> Iterator[os.DirEntry[str]]:
         """A folder's entries for the polling observer, without what is left out."""
         assert folder is not None, "watchdog names the folder"
-        start = len(observed.root) + 1
+        start = len(observed.root.rstrip(b"/")) + 1
         with os.scandir(folder) as entries:
             found = list(entries)
         for entry in found:

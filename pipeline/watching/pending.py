@@ -8,8 +8,8 @@ Guarantees:
 1. A path is due when nothing has been heard of it for `debounce_s`, and at the latest `most_s` after the
    first hint. One that was said to be gone waits for `delete_s` instead.
 2. What is due at about the same time is taken together; what isn't due yet is left alone by that run.
-3. A path counts as deleted only where it was said to be missing `delete_s` ago, and nothing else since; but
-   for the first look, which finds what has happened before.
+3. A path counts as deleted only where it, or a folder above it, was said to be missing `delete_s` ago, and
+   nothing else since; but for the first look, which finds what has happened before.
 4. Hints that were lost, whatever the reason, lead to a look at everything.
 5. What is kept is bounded: with too many paths, folders stand for what lies in them, then whole sources.
 """
@@ -41,7 +41,8 @@ class Delays(NamedTuple):
 
 
 class _Wait(NamedTuple):
-    """first_s, last_s: of the hints. whole: with all that lies below. is_missing: by the last hint."""
+    """first_s, last_s: of the hints. whole: with all that lies below. is_missing: by the last hint; of a
+    folder that stands for many paths, if one of them was."""
 
     first_s: float
     last_s: float
@@ -100,8 +101,9 @@ class Pending:
         for path, wait in waits.items():
             folder = path if path in places else place(path)
             if folder in places:
-                first_s = min(wait.first_s, self._waits.get(folder, wait).first_s)
-                self._waits[folder] = _Wait(first_s, now_s, True, False)
+                known = self._waits.get(folder, wait)
+                first_s, is_missing = min(wait.first_s, known.first_s), wait.is_missing or known.is_missing
+                self._waits[folder] = _Wait(first_s, now_s, True, is_missing)
             else:
                 self._waits[path] = wait
 

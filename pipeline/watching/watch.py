@@ -22,10 +22,13 @@ from pipeline.model.report import Monitor, Summary
 from pipeline.model.scope import Scope
 from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 from pipeline.pool.reserve import Reserve
+from pipeline.store.folders import identity_of
 from pipeline.watching.hints import Hints
 from pipeline.watching.observers import Observed, Observers
 from pipeline.watching.pending import Delays, Pending
 
+CHECK_S = 5.0
+"""So often it is looked whether the sources are still where they were."""
 LOCKED_RETRY_S = 0.5
 FAILED_RETRY_S = 5.0
 FAILED_RETRY_MOST_S = 300.0
@@ -85,6 +88,8 @@ class Watch:
         self._retry_s = FAILED_RETRY_S
         self._backup: tuple[int, int] | None = None
         self._is_locked_out = False
+        self._checked_s = self._told_s = time.monotonic()
+        self._was_due = True  # or woken: there may be something new to tell
 
     def wake(self) -> None:
         self._hints.wake()
@@ -96,18 +101,32 @@ class Watch:
             self._observers.refresh()
             self._monitor.ready(self._watching())
             while not stop():
+                self._check()
                 self._tell_reasons()
                 with self._hints.pending() as pending:
                     scope = pending.take(time.monotonic())
                 if scope is not None:
                     self._look(scope, reserve, stop)
                 else:
-                    self._monitor.waits(self._watching())
-                    self._hints.sleep(self._monitor.refresh_s)
+                    self._wait()
         finally:
             self._observers.close()
             reserve.close()
             self._hints.close()
+
+    def _wait(self) -> None:
+        """Until something is due. The monitor hears of it once, and so often as it likes."""
+        now_s = time.monotonic()
+        if self._was_due or now_s >= self._told_s + self._monitor.refresh_s:
+            self._monitor.waits(self._watching())
+            self._told_s = now_s
+        self._was_due = self._hints.sleep(min(self._monitor.refresh_s, CHECK_S))
+
+    def _check(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._checked_s + CHECK_S:
+            self._observers.look_for_changes()
+            self._checked_s = time.monotonic()
 
     # -- a run --------------------------------------------------------------------------------------------
 
@@ -123,6 +142,10 @@ class Watch:
             self._locked_out(error)
         except (ConfigError, StateError):
             raise
+        except OSError as error:  # where nobody expected it: a share that has died, anywhere
+            if not self._has_run:
+                raise
+            self._failed(PipelineError(f"{error.filename or 'the system'}: {error.strerror}"))
         except PipelineError as error:
             if not self._has_run:
                 raise
@@ -134,7 +157,7 @@ class Watch:
         self._monitor.end_run(summary)
         self._has_run, self._is_locked_out, self._retry_s = True, False, FAILED_RETRY_S
         if not self._dry_run:
-            self._backup = _identity(self._config)
+            self._backup = identity_of(self._config.backup_root)
         with self._hints.pending() as pending:
             pending.done(time.monotonic(), summary.absent)
 
@@ -154,7 +177,7 @@ class Watch:
 
     def _refuse_other_backup(self) -> None:
         """An unmounted backup leaves an empty folder in its place, in which a run would begin anew."""
-        if self._backup is not None and self._backup != _identity(self._config):
+        if self._backup is not None and self._backup != identity_of(self._config.backup_root):
             raise BackupSideError(
                 f"backup_root {self._config.backup_root} is another folder than when this watch began",
                 "Nothing was touched. Is its disk mounted?",
@@ -176,11 +199,3 @@ class Watch:
             paths, everything_s = len(pending), pending.everything_due_s
         observers, now_s = self._observers, time.monotonic()
         return Watching(tuple(observers.observed), observers.folders, paths, max(0.0, everything_s - now_s))
-
-
-def _identity(config: Config) -> tuple[int, int] | None:
-    try:
-        found = config.backup_root.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
