@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 from harness import wait_until
 from trees import write_tree
+from watchdog.events import FileModifiedEvent
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
@@ -136,6 +137,58 @@ def test_what_has_left_is_no_longer_watched(observe: Callable[..., Ears], tmp_pa
     (ears.root / "folder/last").write_text("last")
     assert wait_until(lambda: "s/folder/last" in ears.heard())
     assert "s/folder/inner/z" not in ears.heard()
+
+
+def test_a_folder_that_moves_twice_is_heard_of_where_it_is(observe: Callable[..., Ears]) -> None:
+    """Also where it has gone on before anybody could look at the first new name."""
+    ears = observe({"a/inner/file": "1"})
+    emitter = ears.emitter
+    assert emitter is not None
+    with emitter._lock:  # so that both moves are there to be read at once
+        (ears.root / "a").rename(ears.root / "b")
+        (ears.root / "b").rename(ears.root / "c")
+    ears.wait_for("s/c")
+    (ears.root / "c/inner/later").write_text("later")
+    assert wait_until(lambda: "s/c/inner/later" in ears.heard() and emitter.watches == 3)
+
+
+def test_a_folder_that_gets_an_excluded_name_has_left(observe: Callable[..., Ears]) -> None:
+    """It costs no watch any more, and makes no hint."""
+    ears = observe({"b1/inner/file": "1", "other": None}, exclude=("build/",))
+    emitter = ears.emitter
+    assert emitter is not None
+    (ears.root / "b1").rename(ears.root / "build")
+    ears.wait_for("s/b1")
+    (ears.root / "other/file").write_text("one more event")
+    assert wait_until(lambda: emitter.watches == 2)
+    (ears.root / "build/inner/x").write_text("x")
+    (ears.root / "other/last").write_text("last")
+    ears.wait_for("s/other/last")
+    assert not any("inner" in path for path in ears.heard())
+
+
+def test_folders_as_deep_as_they_like() -> None:
+    """Whether a path is left out is asked without a limit on its depth, and remembered for some folders."""
+    left_out = LeftOut(Filter(("out/",)))
+    deep = tree("s/" + "/".join(["d"] * 3_000))
+    for number in range(10_001):
+        assert not left_out.has(tree(f"s/folder{number}/file"), False)
+    assert not left_out.has(deep + b"\0file", False)
+    assert left_out.has(tree("s/out/" + "/".join(["d"] * 3_000)), False)
+    assert left_out.has(tree("s/a/out"), True) and not left_out.has(tree("s/a/out"), False)
+
+
+@pytest.mark.parametrize(("root", "shown"), [(b"/", "/mnt/x"), (b"/docs", "/docs/mnt/x")])
+def test_a_source_that_is_the_root_of_all(root: bytes, shown: str) -> None:
+    """Its path ends with the slash that others need one more of."""
+    hints = Hints(Pending(Delays(NEVER_S, NEVER_S, NEVER_S, NEVER_S), time.monotonic()))
+    Handler(hints, LeftOut(Filter(())), b"s", root).dispatch(FileModifiedEvent(shown))
+    with hints.pending() as pending:
+        assert set(pending._waits) == {tree("s/mnt/x")}
+
+
+def tree(path: str) -> bytes:
+    return path.replace("/", "\0").encode()
 
 
 def test_what_is_left_out_is_not_watched(observe: Callable[..., Ears]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.model import treepath
 from pipeline.model.scope import Part, Scope, in_scan_order
 from pipeline.watching import pending as rules
 from pipeline.watching.pending import GATHER_S, Delays, Pending
@@ -168,6 +169,40 @@ def test_too_many_paths_become_their_folders(pending: Pending, monkeypatch: pyte
     for number in range(401):
         pending.note(tree(f"s/d{number:03}/file"), 1.0)
     assert parts(pending.take(9.0)) == ["s/"]
+
+
+@pytest.mark.parametrize("folders", [1, 300, 21_000])
+def test_many_that_are_missing_come_to_an_end(pending: Pending, folders: int) -> None:
+    """More than are kept apart, from folders that stay: whatever stands for them, all of them are deleted, by
+    a handful of looks. (The rest is what the scanner would do.)"""
+    left = {tree(f"s/folder{number % folders}/f{number}") for number in range(21_000)}
+    for path in left:
+        pending.note(path, 1.0, is_missing=True)
+    looks = 0
+    while left and looks < 10:
+        now_s, looks = pending.due_s, looks + 1
+        scope = pending.take(now_s)
+        assert scope is not None
+        waiting = {path for path in left if scope.is_waiting(path)}
+        missing = left - waiting if scope.parts is None else {p for p in left - waiting if _is_in(p, scope)}
+        deleted = {path for path in missing if scope.is_gone(path)}
+        left -= deleted
+        pending.done(now_s + 0.1, missing - deleted)
+    assert not left, f"{len(left)} are left after {looks} looks"
+
+
+def _is_in(path: bytes, scope: Scope) -> bool:
+    """Whether a path belongs to the parts that are looked at."""
+    assert scope.parts is not None
+    asked, whole = set(scope.parts), {part.path for part in scope.parts if part.whole}
+    return Part(path, False) in asked or path in whole or not whole.isdisjoint(treepath.parents(path))
+
+
+def test_what_waits_below_a_path_that_is_gone_is_not_deleted() -> None:
+    """A younger hint below it counts: two folders may have changed their names."""
+    scope = Scope((Part(tree("s/b"), True),), frozenset([tree("s/b")]), frozenset([tree("s/b/file")]))
+    assert scope.is_gone(tree("s/b/other")) and not scope.is_waiting(tree("s/b/other"))
+    assert scope.is_waiting(tree("s/b/file"))
 
 
 @dataclass
