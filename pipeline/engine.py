@@ -161,11 +161,12 @@ class _Run:
     def _tell_failure(self, number: int, error: BaseException) -> None:
         """The monitor hears of the end; if telling it fails too, the first error is the one to know."""
         with suppress(PipelineError):
+            if not self._is_told:
+                return
             if isinstance(error, PipelineError):
                 self._emit(Problem(Severity.ERROR, None, error.one_line))
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            if self._is_told:
-                self._monitor.finished(self._summary(number, status))
+            self._monitor.finished(self._summary(number, status))
 
     # -- before -------------------------------------------------------------------------------------------
 
@@ -255,18 +256,23 @@ class _Run:
         return Line(context, Station(Scanner, scan), Station(Hasher, hashing), workers, self._task.reserve)
 
     def _journal(self, number: int) -> Journal:
-        full = self._config.durability == "full"
-        barrier = self._barrier if full else _no_barrier
         return Journal(
             self._state,
             self._staging,
             self._files,
-            barrier,
+            self._before_commit,
             number,
             self._emit,
             self._dry_run,
             self._looks_at_stored,
         )
+
+    def _before_commit(self) -> None:
+        """A group that changes something is about to count: there is a log by now, and its bytes are safe."""
+        if not self._is_told:
+            self._tell_start()
+        if self._config.durability == "full":  # else the order is enough, and the run ends with one sync
+            self._barrier()
 
     def _committer(self, journal: Journal, number: int, was_cut: bool) -> Committer:
         config = self._config
@@ -345,9 +351,8 @@ class _Run:
 
     def _emit(self, event: Event) -> None:
         """What the journal has carried out, in plan order."""
-        if not self._is_told and (
-            isinstance(event, Problem) or (isinstance(event, Plan) and not event.is_silent)
-        ):
+        if not self._is_told and _is_worth_telling(event):
+            self._state.commit()  # so that log and state agree on the number; no group is open here
             self._tell_start()
         if isinstance(event, Plan):
             if event.action is Action.SKIP:
@@ -390,5 +395,6 @@ class _Run:
         )
 
 
-def _no_barrier() -> None:
-    """With `durability = "fast"` the order of operations is enough; the run ends with one sync."""
+def _is_worth_telling(event: Event) -> bool:
+    """Whether a run that has done no more than this leaves a trace."""
+    return isinstance(event, Problem) or (isinstance(event, Plan) and not event.is_silent)

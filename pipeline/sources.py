@@ -43,7 +43,7 @@ def resolve(config: Config) -> list[Resolved]:
 def resolve_one(source: Source) -> Resolved:
     """One source as it is on the disk now. Raises SourceError where it can't be listed."""
     try:
-        path = source.path.resolve(strict=True)
+        path = Path(os.path.realpath(source.path, strict=True))
         # Opened, not only looked at: that is what mounts what is mounted on demand.
         handle = os.open(path, FOLDER_FLAGS)
         try:
@@ -69,13 +69,13 @@ def check_places(config: Config, resolved: list[Resolved]) -> None:
                 str(config.file), "sources", f"{path} lies inside backup_root {config.backup_root}",
                 'backup_root = "backup"  # a folder that holds no source',
             )  # fmt: skip
-    if _is_inside(config.log_dir.resolve(), config.backup_root, mounts):
+    if _is_inside(real(config.log_dir), config.backup_root, mounts):
         raise _logs_inside(config)
 
 
 def _is_inside(path: Path, root: Path, mounts: Mounts) -> bool:
     """By identity, which works on every system, and by spot, which sees through bind mounts."""
-    if mounts.spot(path).is_inside(mounts.spot(root.resolve())):
+    if mounts.spot(path).is_inside(mounts.spot(real(root))):
         return True
     identity = _identity(root)
     return identity is not None and identity in map(_identity, (path, *path.parents))
@@ -147,7 +147,7 @@ def _refuse_empty(resolved: list[Resolved], state: State) -> None:
 def excluded(config: Config, resolved: list[Resolved]) -> frozenset[tuple[int, int]]:
     """Identities of the folders that are never entered: the backup, its own folder, the logs, and whatever
     part of the backup is mounted inside a source."""
-    mounts, root = Mounts(), config.backup_root.resolve()
+    mounts, root = Mounts(), real(config.backup_root)
     folders = [config.backup_root, config.backup_root / ".pipeline", config.log_dir]
     for source in resolved:
         points = mounts.below(Path(os.fsdecode(source.path)))
@@ -155,11 +155,16 @@ def excluded(config: Config, resolved: list[Resolved]) -> frozenset[tuple[int, i
     return frozenset(identity for folder in folders if (identity := _identity(folder)) is not None)
 
 
+def real(path: Path) -> Path:
+    """Where links lead, as far as it is there; a circle of them leads nowhere, and is left as it is."""
+    return Path(os.path.realpath(path))
+
+
 def own_places(config: Config, resolved: list[Resolved]) -> frozenset[bytes]:
     """Tree paths of the backup and the log folder where they lie inside a source, whether they are there yet
     or not, and whatever mount leads there."""
     mounts = Mounts()
-    spots = [mounts.spot(config.backup_root.resolve()), mounts.spot(config.log_dir.resolve())]
+    spots = [mounts.spot(real(config.backup_root)), mounts.spot(real(config.log_dir))]
     own = set()
     for source in resolved:
         root = Path(os.fsdecode(source.path))

@@ -112,11 +112,11 @@ def test_hints_lost_during_a_look_at_everything_need_another_one(pending: Pendin
     assert pending.take(6.0) is not None
     pending.lose(8.0)
     pending.done(16.0, ())
-    assert pending.due_s == pytest.approx(9.0)
-    pending.take(16.0)
-    pending.done(26.0, ())
-    pending.lose(26.5)
-    assert pending.due_s == pytest.approx(36.0)
+    assert pending.due_s == pytest.approx(26.0)
+    pending.take(26.0)
+    pending.done(36.0, ())
+    pending.lose(36.5)
+    assert pending.due_s == pytest.approx(46.0)
 
 
 def test_everything_is_looked_at_now_and_then(pending: Pending) -> None:

@@ -25,6 +25,11 @@ def run_numbers(backup: Backup) -> list[int]:
     return [line["run"] for line in map(json.loads, listed) if line["type"] == "run"]
 
 
+def statuses(backup: Backup) -> list[str]:
+    listed = backup.call("runs", "--json").stdout.splitlines()
+    return [line["status"] for line in map(json.loads, listed) if line["type"] == "run"]
+
+
 def versions_of(backup: Backup, path: str) -> list[str]:
     folder = backup.root / "versions" / path
     return sorted(os.listdir(folder)) if folder.exists() else []
@@ -238,6 +243,8 @@ def test_the_backup_and_the_logs_cause_no_runs(tmp_path: Path, backend: str) -> 
         watched.stop()
     assert [run["run"] for run in watched.runs] == [1, 2, 3, 4]
     assert watched.runs[-1]["backup"] == 1
+    looks = [line for line in watched.lines if line.get("phase") == "looking"]
+    assert len(looks) <= 8, "what a run writes makes no further look, not even one in vain"
 
 
 def test_filters_apply(tmp_path: Path) -> None:
@@ -270,12 +277,13 @@ def test_a_signal_ends_it_well(backup: Backup, number: signal.Signals) -> None:
 def test_a_signal_during_its_first_run(tmp_path: Path) -> None:
     """It finishes the group; the run is listed as interrupted, and the next one goes on from there."""
     backup = watched_backup(tmp_path)
-    backup.write({f"folder{number % 20}/file{number:04}": "x" * 3000 + str(number) for number in range(3000)})
+    backup.write({f"folder{number % 20}/file{number:05}": str(number) for number in range(12_000)})
     with watching(backup, idle=False) as watched:
         assert wait_until(lambda: (backup.root / "folder0").exists())
         watched.stop()
+    assert statuses(backup) == ["interrupted"]
     backup.run()
-    backup.assert_all_well()
+    backup.assert_right()
 
 
 def test_others_work_beside_it(backup: Backup) -> None:
@@ -449,10 +457,14 @@ def test_a_wrong_configuration_is_told_at_once(backup: Backup) -> None:
 
 
 def test_a_source_that_is_missing_is_told_at_once(backup: Backup) -> None:
-    """What ends the first run ends the watch, with its exit code."""
+    """What ends the first run ends the watch, with its exit code: no folder there, or a circle of links."""
     backup.source.rmdir()
     result = backup.call("watch", expect=1)
     assert "source" in result.stderr and not backup.root.exists()
+    assert "Stopped" not in result.stdout
+    backup.source.symlink_to(backup.source.name)
+    for command in ("watch", "run"):
+        assert "source" in backup.call(command, expect=1).stderr
 
 
 def test_readiness_for_a_service_manager(backup: Backup, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import statistics
 import time
@@ -13,15 +12,13 @@ from pathlib import Path
 
 import pytest
 from harness import Backup
-from processes import descendants
-from watched import Watched, watching
+from watched import TICKS_PER_S, processor_s, watching
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("alone")]
 
 DEBOUNCE_S = 1.0
 SLACK_S = 0.5
 CHANGES, PER_SECOND = 1_000, 20
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def tree_of_20_000(root: Path) -> list[Path]:
@@ -68,15 +65,6 @@ def _waits(backup: Backup, chosen: list[Path]) -> list[float]:
                 del open_changes[file]
         time.sleep(0.003)  # the resolution of the measurement
     return out
-
-
-def processor_s(watched: Watched) -> float:
-    """Of the watch and all that it has started."""
-    total = 0
-    for pid in [watched.process.pid, *descendants(watched.process.pid)]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS_PER_S
 
 
 def memory_mib(pid: int) -> float:

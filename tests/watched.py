@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import Backup, Line, end_group
+from processes import descendants
 
 LIMIT_S = 30.0
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 QUICK = {
     "watch.debounce_seconds": 0.2,
     "watch.delete_delay_seconds": 0.5,
@@ -145,3 +148,12 @@ def watching(
             if stream is not None:
                 with contextlib.suppress(ValueError):
                     stream.close()
+
+
+def processor_s(watched: Watched) -> float:
+    """Of the watch and all that it has started."""
+    total = 0
+    for pid in [watched.process.pid, *descendants(watched.process.pid)]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS_PER_S

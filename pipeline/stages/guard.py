@@ -5,7 +5,7 @@ Guarantees: `safety.max_delete_percent` is a share of the files that were known 
 nothing held back; so what is added while deletions are held back, or by a run that is cut, doesn't make the
 same deletions a small share. A run over a part of the sources counts together with those before it, since the
 last run over everything, and only what was there by then: what came and went in between is no part of the
-share. Fails as the state does.
+share. (A change of type counts all that it clears.) Fails as the state does.
 """
 
 from __future__ import annotations

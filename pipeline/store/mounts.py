@@ -61,10 +61,6 @@ class Mounts:
         kind = self._types[point] if point is not None else ""
         return kind in _REMOTE or kind.startswith("fuse.")
 
-    def at_and_below(self, path: Path) -> list[tuple[Path, Spot]]:
-        """Where a path lies, and what is mounted below it, in no matter which order, but always the same."""
-        return [(path, self.spot(path)), *((point, self._spots[point]) for point in self.below(path))]
-
     def below(self, path: Path) -> list[Path]:
         """The mount points below a path."""
         return [point for point in self._spots if point != path and point.is_relative_to(path)]

@@ -122,8 +122,6 @@ class _Run:
 
 def watch(file: Path | None, settings: Sequence[str], dry_run: bool, shown: Shown) -> ExitCode:
     """Keep the backup current until a signal comes."""
-    from pipeline.ui.watching import WatchJson
-
     view = _watch_view(dry_run, shown)
 
     def begin() -> ExitCode:
@@ -132,11 +130,10 @@ def watch(file: Path | None, settings: Sequence[str], dry_run: bool, shown: Show
             _watch(configuration.load(file, settings), view, dry_run)
             status = "ok"
         except KeyboardInterrupt:  # the second signal: at once
-            status = "ok"
+            status = "interrupted"
         except PipelineError as error:
-            if not isinstance(view, WatchJson):
+            if not view.ended_by(error):
                 raise
-            view.ended_by(error)
             return error.exit_code
         finally:
             view.finished(status)
@@ -163,7 +160,7 @@ def _watch_view(dry_run: bool, shown: Shown) -> WatchShown:
     out, err = standard_output(), standard_error()
     plans = shown.verbose or dry_run
     if shown.json:
-        return WatchJson(out, plans, dry_run)
+        return WatchJson(out, plans)
     is_live = err.is_terminal and out.is_terminal and not shown.quiet
     return (WatchView if is_live else WatchLines)(out, err, Detail(plans=plans, quiet=shown.quiet))
 

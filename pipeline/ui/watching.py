@@ -49,6 +49,7 @@ class WatchShown:
     def __init__(self) -> None:
         self.log_dir: Path | None = None
         self._service = ServiceManager()
+        self._run: Several | None = None
 
     def ready(self, watching: Watching) -> None:
         self._service.ready()
@@ -56,7 +57,8 @@ class WatchShown:
 
     def begin_run(self, scope: Scope) -> Monitor:
         log = [] if self.log_dir is None else [RunLog(self.log_dir, skips=False)]
-        return Several([*log, self.run_monitor(scope)])
+        self._run = Several([*log, self.run_monitor(scope)])
+        return self._run
 
     def run_monitor(self, scope: Scope) -> Monitor:
         """Whom the next run reports to, beside its log."""
@@ -74,6 +76,14 @@ class WatchShown:
 
     def failed(self, error: PipelineError, retry_s: float) -> None:
         self._service.status(f"failed: {one_line(error.cause)}")
+
+    def has_told(self, error: PipelineError) -> bool:
+        """Whether the run that it has ended told of it."""
+        return self._run is not None and self._run.last_cause == error.one_line
+
+    def ended_by(self, error: PipelineError) -> bool:
+        """What has ended the watch. Out: whether people were told of it here."""
+        return False
 
     def finished(self, status: str) -> None:
         """The end of the watch. status: as in a run's summary."""
@@ -106,11 +116,16 @@ class WatchLines(WatchShown):
 
     def failed(self, error: PipelineError, retry_s: float) -> None:
         super().failed(error, retry_s)
-        self.warn(f"{one_line(error.one_line)} (tried again in {duration_text(retry_s)})")
+        again = f"tried again in {duration_text(retry_s)}"
+        if self.has_told(error):
+            self.say(f"Note: {again}")
+        else:
+            self.warn(f"{one_line(error.one_line)} ({again})")
 
     def finished(self, status: str) -> None:
         super().finished(status)
-        self.say("Stopped. What was committed is valid, and the next watch or run goes on from there.")
+        if status != "failed":
+            self.say("Stopped. What was committed is valid, and the next watch or run goes on from there.")
 
     def say(self, text: str) -> None:
         if not self._detail.quiet:
@@ -130,16 +145,17 @@ class WatchView(WatchLines):
         super().__init__(out, err, detail)
         self._live: Live | None = None
         self._console = new_console()
-        self._idle = "starting"
 
     def run_monitor(self, scope: Scope) -> Monitor:
         return _RunInView(self, self._detail)
 
     def waits(self, watching: Watching) -> None:
+        from rich.text import Text
+
         paths = f"{amount(watching.paths, 'path')} waiting" if watching.paths else "nothing waiting"
         until = duration_text(watching.everything_in_s)
-        self._idle = f"Watching {where_text(watching)}; {paths}; everything is looked at in {until}"
-        self.draw(self._text(self._idle))
+        text = f"Watching {where_text(watching)}; {paths}; everything is looked at in {until}"
+        self.draw(Text(text, style="dim"))
 
     def say(self, text: str) -> None:
         if not self._detail.quiet:
@@ -166,12 +182,6 @@ class WatchView(WatchLines):
         if self._live is not None:
             self._live.stop()
         super().finished(status)
-
-    @staticmethod
-    def _text(words: str) -> Any:
-        from rich.text import Text
-
-        return Text(words, style="dim")
 
 
 class _RunInView:
@@ -217,9 +227,8 @@ class _RunInView:
 class WatchJson(WatchShown):
     """For programs: JSON lines, the summary of the whole watch last."""
 
-    def __init__(self, out: Output, actions: bool, dry_run: bool) -> None:
+    def __init__(self, out: Output, actions: bool) -> None:
         super().__init__()
-        self._dry_run = dry_run
         self._out = out
         self._actions = actions
         self._began_s = time.monotonic()
@@ -258,20 +267,25 @@ class WatchJson(WatchShown):
 
     def failed(self, error: PipelineError, retry_s: float) -> None:
         super().failed(error, retry_s)
+        if self.has_told(error):
+            self._errors += 1
+            return
         self._errors += 1
         line = problem_fields(Problem(Severity.ERROR, None, error.one_line))
         self._print(line | {"retry_s": retry_s})
 
     def finished(self, status: str) -> None:
         super().finished(status)
-        seconds = time.monotonic() - self._began_s
-        summary = Summary(self._last, status, self._total, seconds, self._dry_run)
+        if status == "ok" and self._total.warnings + self._total.errors + self._errors:
+            status = "warnings"
+        summary = Summary(self._last, status, self._total, time.monotonic() - self._began_s)
         self._print(summary_line(summary, self._total.errors + self._errors))
 
-    def ended_by(self, error: PipelineError) -> None:
-        """What has ended the watch."""
+    def ended_by(self, error: PipelineError) -> bool:
         self._errors += 1
-        self._print(problem_fields(Problem(Severity.ERROR, None, error.one_line)))
+        if not self.has_told(error):
+            self._print(problem_fields(Problem(Severity.ERROR, None, error.one_line)))
+        return True
 
     def _line(self, what: str, watching: Watching) -> dict[str, Any]:
         sources = [

@@ -20,7 +20,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
 from pipeline.filters import Filter
 from pipeline.model import treepath
-from pipeline.watching.inotify import LostEvent
+from pipeline.watching.lost import LostEvent
 from pipeline.watching.pending import Pending
 
 _REMEMBERED_FOLDERS = 10_000
@@ -85,9 +85,11 @@ class Hints:
         with self._lock:
             yield self._pending
 
-    def note(self, path: bytes, *, whole: bool = False, is_missing: bool = False) -> None:
-        """Something has happened at a tree path."""
+    def note(self, path: bytes, *, whole: bool = False, is_missing: bool = False, reason: str = "") -> None:
+        """Something has happened at a tree path. reason: why more than that may have, to be told."""
         with self._lock:
+            if reason:
+                self.reasons.append(reason)
             due_s = self._pending.note(path, time.monotonic(), whole=whole, is_missing=is_missing)
             wakes = due_s < self._sleeps_until_s
         if wakes:
@@ -174,5 +176,4 @@ class Handler(FileSystemEventHandler):
         if path == self._source:
             self._hints.lose(reason)
         elif not self._left_out.has(path, True):
-            self._hints.reasons.append(reason)
-            self._hints.note(path, whole=True)
+            self._hints.note(path, whole=True, reason=reason)

@@ -19,8 +19,7 @@ import os
 import select
 import struct
 import threading
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -41,6 +40,7 @@ from watchdog.observers.inotify_c import (
 )
 
 from pipeline.store.folders import FOLDER_FLAGS, Folders
+from pipeline.watching.lost import LostEvent
 
 _CHANGED = Flag.IN_MODIFY | Flag.IN_ATTRIB | Flag.IN_CLOSE_WRITE
 _CAME = Flag.IN_CREATE | Flag.IN_MOVED_TO
@@ -55,21 +55,13 @@ _MOST_QUEUED = 10_000
 """With more events waiting for the handler, the kernel keeps the rest, and drops what is too much."""
 
 
-class LostEvent(FileSystemEvent):
-    """Something may have been missed at `src_path`, or below it."""
-
-    event_type = "lost"
-    reason = ""
-
-
-class LeavesOut(Protocol):
-    """Whether a folder is none of our business. path: relative, components joined by `/`."""
-
-    def __call__(self, path: bytes, identity: tuple[int, int]) -> bool: ...
+LeavesOut = Callable[[bytes, tuple[int, int]], bool]
+"""Whether a folder is none of our business. In: its path inside the root, components joined by `/`; device
+and inode."""
 
 
 class TreeEmitter(EventEmitter):
-    """Watches a folder with all that lies below it."""
+    """Watches a folder with all that lies below it. is_over: whether to end early, asked for each folder."""
 
     def __init__(
         self,
@@ -77,6 +69,7 @@ class TreeEmitter(EventEmitter):
         watch: ObservedWatch,
         *,
         leaves_out: LeavesOut,
+        is_over: Callable[[], bool],
         timeout: float = DEFAULT_EMITTER_TIMEOUT,
         event_filter: list[type[FileSystemEvent]] | None = None,
     ) -> None:
@@ -84,6 +77,7 @@ class TreeEmitter(EventEmitter):
         self._root = os.fsencode(watch.path)
         self._start = self._root if self._root.endswith(b"/") else self._root + b"/"
         self._leaves_out = leaves_out
+        self._is_over = is_over
         self._lock = threading.Lock()
         self._inotify = -1
         self._end, self._end_writer = -1, -1
@@ -104,17 +98,18 @@ class TreeEmitter(EventEmitter):
         self._inotify = inotify_init()
         if self._inotify < 0:
             raise _last_error()
-        os.set_inheritable(self._inotify, False)
-        self._end, self._end_writer = os.pipe()
         try:
+            os.set_inheritable(self._inotify, False)
+            self._end, self._end_writer = os.pipe()
             self.refresh()
         except OSError:
             self._close()
             raise
 
     def on_thread_stop(self) -> None:
-        if self._end_writer >= 0:
-            os.write(self._end_writer, b"!")
+        with self._lock:
+            if self._end_writer >= 0:
+                os.write(self._end_writer, b"!")
 
     def run(self) -> None:
         """Until `stop`, which wakes it."""
@@ -125,8 +120,10 @@ class TreeEmitter(EventEmitter):
 
     def queue_events(self, timeout: float) -> None:
         """Wait for events, however long, and pass them on."""
-        ready, _, _ = select.select([self._inotify, self._end], [], [])
-        if self._end in ready:
+        poller = select.poll()  # takes handles of any number
+        for handle in (self._inotify, self._end):
+            poller.register(handle, select.POLLIN)
+        if any(handle == self._end for handle, _ in poller.poll()):
             return
         left_before = dict(self._moved)
         for watch, mask, cookie, name in _events(os.read(self._inotify, _READ_BYTES)):
@@ -140,9 +137,12 @@ class TreeEmitter(EventEmitter):
             self.stopped_event.wait(0.01)
 
     def _close(self) -> None:
-        for handle in (self._inotify, self._end, self._end_writer):
-            os.close(handle)
-        self._inotify = self._end = self._end_writer = -1
+        with self._lock:
+            handles = (self._inotify, self._end, self._end_writer)
+            self._inotify = self._end = self._end_writer = -1
+        for handle in handles:
+            if handle >= 0:
+                os.close(handle)
 
     # -- watches ------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class TreeEmitter(EventEmitter):
         root = os.open(self._root, FOLDER_FLAGS)
         folders, waiting = Folders(root), [top]
         try:
-            while waiting:
+            while waiting and not self._is_over():
                 path = waiting.pop()
                 try:
                     waiting += self._watch_folder(path, folders.at(path))

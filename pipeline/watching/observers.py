@@ -10,6 +10,7 @@ Fails with SourceError, and with ObserverError where `native` was asked for and 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -17,9 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingEmitter
 
@@ -32,9 +32,13 @@ from pipeline.sources import Resolved
 from pipeline.store.folders import identity_of
 from pipeline.store.mounts import Mounts
 from pipeline.watching.hints import Handler, Hints, LeftOut
-from pipeline.watching.inotify import TreeEmitter
+
+if TYPE_CHECKING:
+    from pipeline.watching.inotify import TreeEmitter
 
 _POLL_LEAST_S = 1.0
+_REFUSED = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOSYS, errno.ENOMEM)
+"""What the system says that has no more to give, or nothing at all."""
 _END_S = 5.0
 _POLL_SHARE = 0.1
 """So much of the time goes into polling, at the most."""
@@ -59,10 +63,9 @@ class Observers:
         self._tell = tell
         self._left_out = LeftOut(Filter(config.filters.exclude))
         self._excepthook = threading.excepthook
-        threading.excepthook = self._died
+        self._is_over: Callable[[], bool] = lambda: False
         self._running: dict[Observed, tuple[tuple[int, int], BaseObserver]] = {}
-        self._polled_instead: set[Observed] = set()
-        self._seen: tuple[object, ...] | None = None
+        self._seen: list[object] | None = None
 
     @property
     def observed(self) -> list[Observed]:
@@ -71,11 +74,11 @@ class Observers:
     @property
     def folders(self) -> int:
         """How many folders the system tells of; on Linux only."""
-        emitters = (e for _, observer in self._running.values() for e in observer.emitters)
-        return sum(emitter.watches for emitter in emitters if isinstance(emitter, TreeEmitter))
+        return sum(tree.watches for _, observer in self._running.values() for tree in _trees(observer))
 
-    def refresh(self) -> None:
-        """Observe the sources as they are on the disk now."""
+    def refresh(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Observe the sources as they are on the disk now. is_over: whether to end early."""
+        self._is_over, threading.excepthook = is_over, self._died
         config, resolved = self._config, sources.resolve(self._config)
         self._left_out.own = sources.own_places(config, resolved)
         self._left_out.identities = sources.excluded(config, resolved)
@@ -98,9 +101,13 @@ class Observers:
             self._hints.lose("a source's path leads elsewhere, or something else is mounted there")
         self._seen = seen
 
-    def _surroundings(self) -> tuple[object, ...]:
-        mounts, paths = Mounts(), [source.path for source in self._config.sources]
-        return tuple((identity_of(path), tuple(mounts.at_and_below(path.resolve()))) for path in paths)
+    def _surroundings(self) -> list[object]:
+        mounts, seen = Mounts(), list[object]()
+        for source in self._config.sources:
+            real = Path(os.path.realpath(source.path))
+            points = self._points(mounts, os.fsencode(source.name), real)
+            seen += [identity_of(source.path), *((point, mounts.spot(point)) for point in (real, *points))]
+        return seen
 
     def close(self) -> None:
         for observed in list(self._running):
@@ -117,20 +124,21 @@ class Observers:
         """The source itself, then what is mounted in it from elsewhere."""
         mounts, path = Mounts(), Path(os.fsdecode(source.path))
         backend = self._backend(mounts, path)
-        yield self._or_polled(Observed(source.name, source.path, source.path, backend)), source.identity
+        yield Observed(source.name, source.path, source.path, backend), source.identity
         if backend == "native" and self._config.watch.backend == "auto":
-            for point in mounts.below(path):
+            for point in self._points(mounts, source.name, path):
                 if mounts.is_remote(point):
                     yield Observed(source.name, source.path, os.fsencode(point), "polling"), (0, 0)
+
+    def _points(self, mounts: Mounts, name: bytes, root: Path) -> list[Path]:
+        """What is mounted in a source, but for what is left out."""
+        inside = ((point, os.fsencode(point.relative_to(root))) for point in mounts.below(root))
+        return [point for point, at in inside if not self._left_out.has(treepath.inside(name, at), True)]
 
     def _backend(self, mounts: Mounts, path: Path) -> str:
         if self._config.watch.backend != "auto":
             return self._config.watch.backend
         return "polling" if mounts.is_remote(path) else "native"
-
-    def _or_polled(self, observed: Observed) -> Observed:
-        """Where the system has refused once, it isn't asked again."""
-        return observed._replace(backend="polling") if observed in self._polled_instead else observed
 
     # -- start and end ------------------------------------------------------------------------------------
 
@@ -140,10 +148,10 @@ class Observers:
         except OSError as error:
             shown = treepath.escaped(observed.path)
             cause = f"the system can't tell of changes in {shown}: {error.strerror or error}"
-            if observed.backend == "polling" or self._config.watch.backend == "native":
+            may_poll = observed.backend == "native" and self._config.watch.backend == "auto"
+            if not may_poll or error.errno not in _REFUSED:
                 raise ObserverError(cause, 'Mend the cause, or set watch.backend = "polling".') from error
             self._tell(f"{cause}; it is looked at again and again instead")
-            self._polled_instead.add(observed)
             self._start(observed._replace(backend="polling"), identity)
 
     def _run(self, observed: Observed, identity: tuple[int, int]) -> None:
@@ -158,8 +166,13 @@ class Observers:
             emitter: Any = partial(_Polling, stat=os.lstat, listdir=partial(self._list, observed))
             return BaseObserver(emitter, timeout=_POLL_LEAST_S)
         if sys.platform == "linux":
+            from pipeline.watching.inotify import TreeEmitter
+
             leaves_out = partial(self._leaves_out, observed.source)
-            return BaseObserver(partial(TreeEmitter, leaves_out=leaves_out))  # type: ignore[arg-type]
+            tree: Any = partial(TreeEmitter, leaves_out=leaves_out, is_over=lambda: self._is_over())
+            return BaseObserver(tree)
+        from watchdog.observers import Observer
+
         return Observer()
 
     def _leaves_out(self, source: bytes, path: bytes, identity: tuple[int, int]) -> bool:
@@ -180,13 +193,12 @@ class Observers:
 
     def _look_again(self, observed: Observed) -> None:
         _, observer = self._running[observed]
-        for emitter in observer.emitters:
-            if isinstance(emitter, TreeEmitter):
-                try:
-                    emitter.refresh()
-                except OSError as error:
-                    shown = treepath.escaped(observed.path)
-                    raise ObserverError(f"{shown} can't be watched: {error.strerror}") from error
+        for tree in _trees(observer):
+            try:
+                tree.refresh()
+            except OSError as error:
+                shown = treepath.escaped(observed.path)
+                raise ObserverError(f"{shown} can't be watched: {error.strerror}") from error
 
     def _end(self, observed: Observed) -> None:
         """Not for longer than a while: a share that doesn't answer holds up whoever polls it."""
@@ -198,6 +210,15 @@ class Observers:
 
 def _is_alive(observer: BaseObserver) -> bool:
     return observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
+
+
+def _trees(observer: BaseObserver) -> list[TreeEmitter]:
+    """Its emitters, where they are ours."""
+    if sys.platform != "linux":
+        return []
+    from pipeline.watching.inotify import TreeEmitter
+
+    return [emitter for emitter in observer.emitters if isinstance(emitter, TreeEmitter)]
 
 
 class _Polling(PollingEmitter):

@@ -154,7 +154,8 @@ class Pending:
         self._hold_s = -math.inf
         if self._took_everything:
             self._is_first, self._ended_s = False, now_s
-            self._everything_s = min(self._everything_s, now_s + self._delays.rescan_s)
+            spared_s = now_s + (now_s - self._began_s)  # where hints were lost meanwhile
+            self._everything_s = min(max(self._everything_s, spared_s), now_s + self._delays.rescan_s)
         for path in absent:
             if path not in self._waits:
                 self.note(path, now_s, whole=True, is_missing=True)

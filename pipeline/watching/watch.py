@@ -11,18 +11,21 @@ what trying again can't mend: a damaged state, a wrong configuration.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from pipeline import engine
 from pipeline.config import Config
+from pipeline.layout import OWN_FOLDER
 from pipeline.model.errors import BackupSideError, ConfigError, LockedError, PipelineError, StateError
 from pipeline.model.report import Monitor, Summary
 from pipeline.model.scope import Scope
 from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 from pipeline.pool.reserve import Reserve
-from pipeline.store.folders import identity_of
+from pipeline.store.trust import STATE_NAME
 from pipeline.watching.hints import Hints
 from pipeline.watching.observers import Observed, Observers
 from pipeline.watching.pending import Delays, Pending
@@ -83,10 +86,10 @@ class Watch:
         self._monitor = monitor
         self._dry_run = dry_run
         self._hints = Hints(Pending(delays, time.monotonic()))
-        self._observers = Observers(config, self._hints, monitor.note)
+        self._observers = Observers(config, self._hints, partial(self._tell, monitor.note))
         self._has_run = False
+        self._is_observed_afresh = False  # since the last loss, and the last look at everything
         self._retry_s = FAILED_RETRY_S
-        self._backup: tuple[int, int] | None = None
         self._is_locked_out = False
         self._checked_s = self._told_s = time.monotonic()
         self._was_due = True  # or woken: there may be something new to tell
@@ -96,10 +99,12 @@ class Watch:
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Until `stop` says so. Raises PipelineError."""
-        reserve = Reserve(start_fork_server(*BACKING_UP))  # before there are threads
+        reserve: Reserve | None = None
         try:
-            self._observers.refresh()
-            self._monitor.ready(self._watching())
+            reserve = Reserve(start_fork_server(*BACKING_UP))  # before there are threads
+            self._observe(stop)
+            if not stop():
+                self._tell(self._monitor.ready, self._watching())
             while not stop():
                 self._check()
                 self._tell_reasons()
@@ -111,14 +116,21 @@ class Watch:
                     self._wait()
         finally:
             self._observers.close()
-            reserve.close()
+            if reserve is not None:
+                reserve.close()
             self._hints.close()
+
+    def _observe(self, stop: Callable[[], bool]) -> None:
+        """So that what changes behind the next look at everything is heard of."""
+        if not self._is_observed_afresh:
+            self._observers.refresh(stop)
+            self._is_observed_afresh = True
 
     def _wait(self) -> None:
         """Until something is due. The monitor hears of it once, and so often as it likes."""
         now_s = time.monotonic()
         if self._was_due or now_s >= self._told_s + self._monitor.refresh_s:
-            self._monitor.waits(self._watching())
+            self._tell(self._monitor.waits, self._watching())
             self._told_s = now_s
         self._was_due = self._hints.sleep(min(self._monitor.refresh_s, CHECK_S))
 
@@ -133,9 +145,9 @@ class Watch:
     def _look(self, scope: Scope, reserve: Reserve, stop: Callable[[], bool]) -> None:
         """Have a run look at what is due. What becomes of it decides what is due next."""
         try:
-            if scope.is_everything and self._has_run:
-                self._observers.refresh()
-            self._refuse_other_backup()
+            self._refuse_lost_backup()
+            if scope.is_everything:
+                self._observe(stop)
             task = engine.Task(self._dry_run, scope, only_if_needed=True, reserve=reserve)
             summary = engine.run(self._config, self._monitor.begin_run(scope), task, stop)
         except LockedError as error:
@@ -151,13 +163,12 @@ class Watch:
                 raise
             self._failed(error)
         else:
-            self._done(summary)
+            self._done(scope, summary)
 
-    def _done(self, summary: Summary) -> None:
-        self._monitor.end_run(summary)
+    def _done(self, scope: Scope, summary: Summary) -> None:
+        self._tell(self._monitor.end_run, summary)
         self._has_run, self._is_locked_out, self._retry_s = True, False, FAILED_RETRY_S
-        if not self._dry_run:
-            self._backup = identity_of(self._config.backup_root)
+        self._is_observed_afresh &= not scope.is_everything
         with self._hints.pending() as pending:
             pending.done(time.monotonic(), summary.absent)
 
@@ -165,21 +176,23 @@ class Watch:
         """Somebody else's run: it may have done all of this already by the time that it ends."""
         if not self._is_locked_out:
             self._is_locked_out = True
-            self._monitor.note(f"{error.cause}; this watch goes on after it")
+            self._tell(self._monitor.note, f"{error.cause}; this watch goes on after it")
         with self._hints.pending() as pending:
             pending.put_back(time.monotonic(), LOCKED_RETRY_S)
 
     def _failed(self, error: PipelineError) -> None:
-        self._monitor.failed(error, self._retry_s)
+        self._tell(self._monitor.failed, error, self._retry_s)
+        self._is_observed_afresh = False
         with self._hints.pending() as pending:
             pending.failed(time.monotonic(), self._retry_s)
         self._retry_s = min(2 * self._retry_s, FAILED_RETRY_MOST_S)
 
-    def _refuse_other_backup(self) -> None:
+    def _refuse_lost_backup(self) -> None:
         """An unmounted backup leaves an empty folder in its place, in which a run would begin anew."""
-        if self._backup is not None and self._backup != identity_of(self._config.backup_root):
+        state = self._config.backup_root / os.fsdecode(OWN_FOLDER) / STATE_NAME
+        if self._has_run and not self._dry_run and not state.exists():
             raise BackupSideError(
-                f"backup_root {self._config.backup_root} is another folder than when this watch began",
+                f"the backup is not in {self._config.backup_root} any more",
                 "Nothing was touched. Is its disk mounted?",
             )
 
@@ -192,7 +205,15 @@ class Watch:
         while reasons:
             told[reasons.popleft()] = None
         for reason in told:
-            self._monitor.note(f"{reason}; all that may be affected is looked at")
+            self._is_observed_afresh = False
+            self._tell(self._monitor.note, f"{reason}; all that may be affected is looked at")
+
+    def _tell(self, call: Callable[..., None], *what: object) -> None:
+        """An output that fails is silent from then on; it is no reason to end."""
+        try:
+            call(*what)
+        except PipelineError:
+            call(*what)
 
     def _watching(self) -> Watching:
         with self._hints.pending() as pending:
