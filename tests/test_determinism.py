@@ -12,7 +12,7 @@ from harness import Backup, difference, unlike
 from trees import Snapshot, change, copy_shuffled, grow
 
 STEPS = 2
-FILES = 300
+FILES = 200
 SURROUNDINGS = {
     "one": {"LC_ALL": "C", "TZ": "Asia/Kolkata", "PYTHONHASHSEED": "1"},
     "eight": {"LC_ALL": "C.UTF-8", "TZ": "America/Lima", "PYTHONHASHSEED": "2"},

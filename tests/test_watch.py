@@ -225,7 +225,7 @@ def test_a_folder_that_is_replaced_is_not_deleted(backup: Backup) -> None:
 # What causes no run
 
 
-@pytest.mark.parametrize("backend", ["native", "polling"])
+@pytest.mark.parametrize("backend", ["native", pytest.param("polling", marks=pytest.mark.slow)])
 def test_the_backup_and_the_logs_cause_no_runs(tmp_path: Path, backend: str) -> None:
     """Also inside a source: what a run writes there makes no further run."""
     backup = watched_backup(
@@ -274,6 +274,7 @@ def test_a_signal_ends_it_well(backup: Backup, number: signal.Signals) -> None:
     assert (summary["run"], summary["status"], summary["backup"]) == (2, "ok", 2)
 
 
+@pytest.mark.slow
 def test_a_signal_during_its_first_run(tmp_path: Path) -> None:
     """It finishes the group; the run is listed as interrupted, and the next one goes on from there."""
     backup = watched_backup(tmp_path)
@@ -305,11 +306,11 @@ def test_a_run_in_a_loop_beside_it(backup: Backup) -> None:
     backup.write({"text": "0"})
     with watching(backup) as watched:
         exits = []
-        for number in range(1, 13):
+        for number in range(1, 9):
             backup.write({"text": str(number), f"new{number}": f"new {number}"})
             exits.append(backup.run(expect=None).exit)
         backup.write({"last": "last"})
-        watched.wait_for(lambda: stored(backup, "last", "last") and stored(backup, "text", "12"))
+        watched.wait_for(lambda: stored(backup, "last", "last") and stored(backup, "text", "8"))
         watched.wait_until_idle()
         watched.stop()
     assert set(exits) <= {0, 11}
