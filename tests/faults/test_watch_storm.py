@@ -31,7 +31,7 @@ STORM = REPOSITORY / "tests/faults/storm.py"
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 DEBOUNCE_S = 1.0
 PROCESSES = 3
-SHORT_S, LONG_S = 15.0, 120.0
+SHORT_S, LONG_S = 12.0, 120.0
 SECONDS = [
     pytest.param(SHORT_S, marks=pytest.mark.slow, id="short"),
     pytest.param(LONG_S, marks=pytest.mark.sweep, id="long"),
