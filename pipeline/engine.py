@@ -160,9 +160,9 @@ class _Run:
 
     def _tell_failure(self, number: int, error: BaseException) -> None:
         """The monitor hears of the end; if telling it fails too, the first error is the one to know."""
+        if not self._is_told:
+            return
         with suppress(PipelineError):
-            if not self._is_told:
-                return
             if isinstance(error, PipelineError):
                 self._emit(Problem(Severity.ERROR, None, error.one_line))
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

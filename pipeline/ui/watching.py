@@ -104,7 +104,7 @@ class WatchLines(WatchShown):
         self.say(f"Watching {where_text(watching)}")
 
     def run_monitor(self, scope: Scope) -> Monitor:
-        return PlainLines(self._out, self._err, self._detail._replace(quiet=True))
+        return _RunInLines(self._out, self._err, self._detail)
 
     def end_run(self, summary: Summary) -> None:
         super().end_run(summary)
@@ -134,6 +134,14 @@ class WatchLines(WatchShown):
     def warn(self, text: str) -> None:
         self._out.flush()
         self._err.line(f"{_now_text()} error: {text}")
+
+
+class _RunInLines(PlainLines):
+    """A run among the lines of a watch: its progress where it takes long, and what it is told to tell."""
+
+    def finished(self, summary: Summary) -> None:
+        """The watch has a line for it."""
+        self._out.flush()
 
 
 class WatchView(WatchLines):
@@ -267,12 +275,8 @@ class WatchJson(WatchShown):
 
     def failed(self, error: PipelineError, retry_s: float) -> None:
         super().failed(error, retry_s)
-        if self.has_told(error):
-            self._errors += 1
-            return
-        self._errors += 1
-        line = problem_fields(Problem(Severity.ERROR, None, error.one_line))
-        self._print(line | {"retry_s": retry_s})
+        self._tell_error(error)
+        self.note(f"tried again in {duration_text(retry_s)}")
 
     def finished(self, status: str) -> None:
         super().finished(status)
@@ -282,10 +286,13 @@ class WatchJson(WatchShown):
         self._print(summary_line(summary, self._total.errors + self._errors))
 
     def ended_by(self, error: PipelineError) -> bool:
+        self._tell_error(error)
+        return True
+
+    def _tell_error(self, error: PipelineError) -> None:
         self._errors += 1
         if not self.has_told(error):
             self._print(problem_fields(Problem(Severity.ERROR, None, error.one_line)))
-        return True
 
     def _line(self, what: str, watching: Watching) -> dict[str, Any]:
         sources = [
