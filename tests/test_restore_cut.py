@@ -116,7 +116,8 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("options", "largest"), [("size=5m", 8 * MIB), ("size=5m", MIB // 2), ("nr_inodes=40", 10)]
+    ("options", "largest"),
+    [("size=5m", 8 * MIB), ("size=5m", MIB // 2), ("nr_inodes=40", 10), ("nr_inodes=3", 10)],
 )
 def test_a_full_target(tmp_path: Path, options: str, largest: int) -> None:
     """No room, for bytes or for names: exit 1, one clean message, no file with a part of its bytes, and

@@ -78,8 +78,11 @@ class Target:
         self._replaces = replaces
         backup = os.stat(backup_root)
         self._folders = Folders(self.root, closed=(backup.st_dev, backup.st_ino))
-        staging = os.open(place.staging, FOLDER_FLAGS, dir_fd=self.root)
-        self._staging = Folders(staging).make(name)
+        try:
+            staging = os.open(place.staging, FOLDER_FLAGS, dir_fd=self.root)
+            self._staging = Folders(staging).make(name)
+        except OSError as error:
+            raise RestoreError(f"{place.path}: {error.strerror}") from error
         self._next = 0
         self._owner: tuple[int, int] | None = None  # of what is made in staging, unless it is changed
 
