@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from pipeline.filters import compile_pattern
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError
 
@@ -58,9 +59,21 @@ class Duplicates(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Filters(Struct, frozen=True, forbid_unknown_fields=True):
-    """exclude: gitignore patterns, matched below each source."""
+    """exclude, include: gitignore patterns, matched below each source; what an `include` matches comes back
+    from an `exclude`, unless a folder above it is left out. exclude_if_present: names. max_file_size: in
+    bytes."""
 
     exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude_caches: bool = False
+    exclude_if_present: tuple[str, ...] = ()
+    one_file_system: bool = False
+    max_file_size: NotNegative = 0
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Both as lines of one gitignore file: the last one that matches decides."""
+        return (*self.exclude, *(f"!{line}" for line in self.include))
 
 
 class Workers(Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,6 +164,8 @@ _EXAMPLES = {
     "source.path": _SOURCE_EXAMPLE,
     "source.name": _SOURCE_EXAMPLE,
     "filters.exclude": 'filters.exclude = ["*.tmp", "cache/"]',
+    "filters.include": 'filters.include = ["keep.tmp"]',
+    "filters.exclude_if_present": 'filters.exclude_if_present = [".nobackup"]',
 }
 _TYPE_NAMES = {
     "int": "a whole number",
@@ -337,15 +352,19 @@ def _check(document: _Document, reader: _Reader) -> None:
     for name, value in msgspec.structs.asdict(document.watch).items():
         if isinstance(value, float) and not math.isfinite(value):
             reader.fail(f"watch.{name}", f"must be finite, not {value}")
-    if not document.filters.exclude:
-        return
-    from pathspec import GitIgnoreSpec  # only with patterns: it takes longer to import than all the rest
-
-    for number, pattern in enumerate(document.filters.exclude):
-        try:
-            GitIgnoreSpec.from_lines([pattern])
-        except ValueError:
-            reader.fail(f"filters.exclude[{number}]", f"{toml_text(pattern)} is not a gitignore pattern")
+    for key in ("exclude", "include"):
+        for number, line in enumerate(getattr(document.filters, key)):
+            try:
+                compile_pattern(line)
+            except ValueError:
+                reader.fail(f"filters.{key}[{number}]", f"{toml_text(line)} is not a gitignore pattern")
+            if key == "include" and line.startswith("!"):
+                wrong = f"{toml_text(line)}: what is not to come back belongs into filters.exclude"
+                reader.fail(f"filters.include[{number}]", wrong)
+    for number, name in enumerate(document.filters.exclude_if_present):
+        if not treepath.is_name(os.fsencode(name)):
+            wrong = f"must be the name of a file, not {toml_text(name)}"
+            reader.fail(f"filters.exclude_if_present[{number}]", wrong)
 
 
 def _sources(document: _Document, reader: _Reader, folder: Path) -> tuple[Source, ...]:

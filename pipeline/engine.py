@@ -227,8 +227,10 @@ class _Run:
 
     def _scan_setup(self, roots: tuple[SourceRoot, ...], resolved: list[Resolved]) -> ScanSetup:
         """By now the log folder is there, too, which is not to be entered."""
-        exclude, state = self._config.filters.exclude, os.fspath(self._backup.state_path)
-        return ScanSetup(roots, sources.excluded(self._config, resolved), exclude, state, self._task.scope)
+        config, state = self._config, os.fspath(self._backup.state_path)
+        excluded, patterns = sources.excluded(config, resolved), config.filters.patterns
+        rules = sources.folder_rules(config)
+        return ScanSetup(roots, excluded, patterns, state, self._task.scope, rules)
 
     def _warn_of_shortage(self, scan: ScanSetup) -> None:
         if self._dry_run or self._backup.root is None or not self._task.scope.is_everything:

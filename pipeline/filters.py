@@ -2,11 +2,12 @@
 
 The library pathspec compiles the patterns; they are applied in git's meaning: relative to the source's root,
 the last pattern that matches the entry itself decides, and what lies in an excluded folder can't be included
-again, since that folder isn't entered.
+again, since that folder isn't entered. Bytes are compared, as git does: `?` is one byte.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,9 +18,25 @@ _BELOW_A_MATCH = "ps_d"
 
 
 class _Pattern(NamedTuple):
-    expression: re.Pattern[str]
+    expression: re.Pattern[bytes]
     excludes: bool
     only_folders: bool
+
+
+def compile_pattern(line: str) -> _Pattern | None:
+    """None for an empty line or a comment. Raises ValueError where it is no gitignore pattern."""
+    # Only where there are patterns: it takes longer to import than all the rest.
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+    # pathspec takes `name/` as "what lies below"; here it is about the folder itself.
+    only_folders = line.rstrip().endswith("/")
+    text = line.rstrip().rstrip("/") if only_folders else line
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of classes that may mean something else one day
+        compiled = GitIgnoreSpecPattern(text.encode("utf-8", "surrogateescape"))
+    if compiled.include is None or compiled.regex is None:
+        return None
+    return _Pattern(compiled.regex, compiled.include, only_folders)
 
 
 class Filter:
@@ -28,15 +45,8 @@ class Filter:
     def __init__(self, exclude: tuple[str, ...]) -> None:
         self._patterns: list[_Pattern] = []
         if exclude:
-            from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
-            for line in exclude:
-                # pathspec takes `name/` as "what lies below"; here it is about the folder itself.
-                only_folders = line.rstrip().endswith("/")
-                compiled = GitIgnoreSpecPattern(line.rstrip().rstrip("/") if only_folders else line)
-                if compiled.include is not None and compiled.regex is not None:
-                    self._patterns.append(_Pattern(compiled.regex, compiled.include, only_folders))
-            self._patterns.reverse()
+            patterns = [compile_pattern(line) for line in exclude]
+            self._patterns = [pattern for pattern in reversed(patterns) if pattern is not None]
 
     @property
     def is_empty(self) -> bool:
@@ -44,11 +54,10 @@ class Filter:
 
     def excludes(self, relative: bytes, is_folder: bool) -> bool:
         """Whether the entry itself matches. The scanner doesn't enter excluded folders, so that is enough."""
-        text = relative.decode("utf-8", "surrogateescape")
         for expression, excludes, only_folders in self._patterns:
             if only_folders and not is_folder:
                 continue
-            match = expression.search(text)
+            match = expression.search(relative)
             if match is not None and match.groupdict().get(_BELOW_A_MATCH) is None:
                 return excludes
         return False

@@ -16,7 +16,7 @@ from pipeline.config import Config, Source
 from pipeline.layout import RESERVED_TOP, is_version_name
 from pipeline.model import treepath
 from pipeline.model.errors import BackupSideError, ConfigError, SourceError
-from pipeline.stages.setup import SourceRoot
+from pipeline.stages.setup import FolderRules, SourceRoot
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.mounts import Mounts
 from pipeline.store.state import State
@@ -158,6 +158,13 @@ def excluded(config: Config, resolved: list[Resolved]) -> frozenset[tuple[int, i
 def real(path: Path) -> Path:
     """Where links lead, as far as it is there; a circle of them leads nowhere, and is left as it is."""
     return Path(os.path.realpath(path))
+
+
+def folder_rules(config: Config) -> FolderRules:
+    """What is left out beside patterns."""
+    filters = config.filters
+    names = tuple(map(os.fsencode, filters.exclude_if_present))
+    return FolderRules(filters.exclude_caches, names, filters.one_file_system, filters.max_file_size)
 
 
 def own_places(config: Config, resolved: list[Resolved]) -> frozenset[bytes]:

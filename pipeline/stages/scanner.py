@@ -22,6 +22,7 @@ from pipeline.model.scope import Part
 from pipeline.stages.batch import open_source, unreadable
 from pipeline.stages.batches import Batches, Send
 from pipeline.stages.folders_ahead import FoldersAhead
+from pipeline.stages.marked import Marked
 from pipeline.stages.setup import ScanSetup, SourceRoot
 from pipeline.store.folders import Folders
 from pipeline.store.reading import Readable, Reader, read_range, read_row
@@ -133,6 +134,8 @@ class _SourceWalk:
         self._folders = Folders(self._root)
         self._filter = exclude
         self._excluded = setup.excluded
+        self._marked = Marked(setup.rules, source.identity[0])
+        self._max_file_bytes = setup.rules.max_file_bytes
         self._scope = setup.scope
         self._batches = batches
         self._known_folders: set[bytes] = set()  # above a part, and looked at already
@@ -175,10 +178,11 @@ class _SourceWalk:
             if not _is_present_folder(read_row(self._state, folder)):
                 return Part(folder, True)
             try:
-                found = os.fstat(self._folders.at(relative))
+                handle = self._folders.at(relative)
+                found = os.fstat(handle)
             except OSError:
                 return Part(folder, True)
-            if (found.st_dev, found.st_ino) in self._excluded:
+            if (found.st_dev, found.st_ino) in self._excluded or self._marked.is_closed(handle):
                 return None
             self._known_folders.add(folder)
         return part
@@ -236,11 +240,14 @@ class _SourceWalk:
         path, relative, names = folder
         prefix = relative + b"/" if relative else b""
         start = path + treepath.SEPARATOR
-        may_leave_out = not self._filter.is_empty or bool(self._scope.waiting)
+        may_leave_out = not self._filter.is_empty or bool(self._scope.waiting or self._max_file_bytes)
         may_wait = self._scope.gone is not None
         for name, kind in names:
             inner_path = start + name
-            if may_leave_out and self._is_left_out(inner_path, prefix + name, kind):
+            if may_leave_out and (
+                self._is_left_out(inner_path, prefix + name, kind)
+                or (kind is Kind.FILE and self._is_too_large(relative, name))
+            ):
                 self._leave_alone(inner_path)
                 continue
             row = self._known.take(inner_path, self._missing)
@@ -291,6 +298,15 @@ class _SourceWalk:
             return True
         return self._filter.excludes(relative, kind is Kind.FOLDER)
 
+    def _is_too_large(self, relative: bytes, name: bytes) -> bool:
+        if not self._max_file_bytes:
+            return False
+        try:
+            found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
+        except OSError:
+            return False  # the worker meets the same error and reports it
+        return found.st_size > self._max_file_bytes
+
     def _leave_alone(self, path: bytes) -> None:
         """An entry that is left out: neither backed up nor missing, and nothing below it either."""
         self._take(path)
@@ -308,7 +324,9 @@ class _SourceWalk:
                 return None
             self._batches.beat()
             names = []
-            if lists:
+            if lists and self._marked.is_closed(handle):
+                self._known.skip_below(path)
+            elif lists:
                 self._ahead.before_listing()
                 names = self._list(handle)
                 self._ahead.after_listing(handle, [name for name, kind in names if kind is Kind.FOLDER])

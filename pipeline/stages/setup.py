@@ -25,6 +25,18 @@ class SourceRoot(NamedTuple):
         return self.place.name
 
 
+class FolderRules(NamedTuple):
+    """What is left out beside patterns. caches: the content of folders with a valid CACHEDIR.TAG. if_present:
+    names; the content of folders that hold one of them. one_file_system: what is mounted inside a source.
+    max_file_bytes: larger files, 0 for no limit.
+    """
+
+    caches: bool = False
+    if_present: tuple[bytes, ...] = ()
+    one_file_system: bool = False
+    max_file_bytes: int = 0
+
+
 class ScanSetup(NamedTuple):
     """excluded: (device, inode) of folders that are never entered. state: the database's path. scope: what is
     looked at."""
@@ -34,6 +46,7 @@ class ScanSetup(NamedTuple):
     exclude_patterns: tuple[str, ...]
     state: str
     scope: Scope = EVERYTHING
+    rules: FolderRules = FolderRules()
 
 
 class HashSetup(NamedTuple):

@@ -61,7 +61,7 @@ class Observers:
         self._config = config
         self._hints = hints
         self._tell = tell
-        self._left_out = LeftOut(Filter(config.filters.exclude))
+        self._left_out = LeftOut(Filter(config.filters.patterns))
         self._excepthook = threading.excepthook
         self._is_over: Callable[[], bool] = lambda: False
         self._running: dict[Observed, tuple[tuple[int, int], BaseObserver]] = {}
