@@ -18,6 +18,7 @@ _BELOW_A_MATCH = "ps_d"
 
 
 class _Pattern(NamedTuple):
+    line: str
     expression: re.Pattern[bytes]
     excludes: bool
     only_folders: bool
@@ -36,7 +37,7 @@ def compile_pattern(line: str) -> _Pattern | None:
         compiled = GitIgnoreSpecPattern(text.encode("utf-8", "surrogateescape"))
     if compiled.include is None or compiled.regex is None:
         return None
-    return _Pattern(compiled.regex, compiled.include, only_folders)
+    return _Pattern(line, compiled.regex, compiled.include, only_folders)
 
 
 class Filter:
@@ -54,13 +55,24 @@ class Filter:
 
     def excludes(self, relative: bytes, is_folder: bool) -> bool:
         """Whether the entry itself matches. The scanner doesn't enter excluded folders, so that is enough."""
-        for expression, excludes, only_folders in self._patterns:
+        pattern = self._deciding(relative, is_folder)
+        return pattern is not None and pattern.excludes
+
+    def rule(self, relative: bytes, is_folder: bool) -> str | None:
+        """The line that decides about an entry; a `!` before it: it isn't excluded by it."""
+        pattern = self._deciding(relative, is_folder)
+        return pattern.line if pattern is not None else None
+
+    def _deciding(self, relative: bytes, is_folder: bool) -> _Pattern | None:
+        """The last one that matches."""
+        for pattern in self._patterns:
+            _, expression, _, only_folders = pattern
             if only_folders and not is_folder:
                 continue
             match = expression.search(relative)
             if match is not None and match.groupdict().get(_BELOW_A_MATCH) is None:
-                return excludes
-        return False
+                return pattern
+        return None
 
     def excludes_known(self, relative: bytes, is_folder: bool) -> bool:
         """Whether a path that is no longer listed is so because it, or a folder above it, is excluded."""

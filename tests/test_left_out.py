@@ -110,3 +110,37 @@ def test_mistakes(backup: Backup, setting: str, said: str) -> None:
     """Told with the key, and what would be right."""
     result = backup.run("--set", setting, expect=2)
     assert said in result.stderr and setting.partition("=")[0] in result.stderr
+
+
+def test_the_fate_of_a_path(tmp_path: Path) -> None:
+    """`config check PATH` names the rule, in the order in which a run comes there."""
+    filters = {
+        "filters.exclude": ["*.log", "build/"],
+        "filters.include": ["keep.log"],
+        "filters.exclude_if_present": [".nobackup"],
+        "filters.max_file_size": 10,
+        "log_dir": "docs/logs",
+    }
+    backup = Backup(tmp_path, settings=filters)
+    backup.write(
+        {"a.log": "", "keep.log": "", "build/x/y": "", "m/.nobackup": "", "m/z": "", "large": "l" * 11}
+    )
+    backup.write({"logs/one": "", "plain": ""})
+    told = {
+        "a.log": "a.log matches '*.log' in filters.exclude",
+        "build/x/y": "build matches 'build/' in filters.exclude",
+        "m/z": "the content of m is left out: a cache, a marked folder or another disk",
+        "large": "large is larger than filters.max_file_size = 10",
+        "logs/one": "logs belongs to the backup itself",
+        "missing": "missing: No such file or directory",
+        "..": "it lies in no source",
+    }
+    for path, why in told.items():
+        place = str(backup.source / path)
+        assert backup.call("config", "check", place).stdout == f"{place} is left out: {why}\n"
+    for path in ("keep.log", "m", "plain"):
+        (line,) = backup.call("config", "check", "--json", str(backup.source / path)).lines
+        assert line["backed_up"] is True, line
+    backup.run()
+    assert {"keep.log", "plain"} <= set(backup.names()), "and so it is"
+    assert not {"a.log", "build/x/y", "m/z", "large", "logs/one"} & set(backup.names())

@@ -90,15 +90,20 @@ def config() -> None:
 @config.command()
 @config_options
 @json_option
-def check(file: Path | None, settings: tuple[str, ...], json: bool) -> None:
-    """Check the configuration and its sources, and print what it comes to.
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+def check(file: Path | None, settings: tuple[str, ...], json: bool, paths: tuple[Path, ...]) -> None:
+    """Check the configuration and its sources, and print what it comes to; or, with PATHs, whether each is
+    backed up, and if not, which rule leaves it out.
 
     \b
-    Example:
+    Examples:
       python -m pipeline config check --config config.toml
+      python -m pipeline config check src/build/a.o
     """
     from pipeline.ui import commands
 
+    if paths:
+        sys.exit(commands.explain(file, settings, json, paths))
     sys.exit(commands.check(file, settings, json))
 
 

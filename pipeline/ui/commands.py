@@ -17,6 +17,7 @@ from pipeline import config as configuration
 from pipeline.config import Config
 from pipeline.model.errors import ExitCode, PipelineError, Problem, Severity, SourceError
 from pipeline.model.report import Counts, Monitor, Summary
+from pipeline.ui.jsonlines import lossy
 from pipeline.ui.lines import one_line
 from pipeline.ui.monitors import Several
 from pipeline.ui.output import Output, standard_error, standard_output
@@ -211,6 +212,29 @@ def check(file: Path | None, settings: Sequence[str], json: bool) -> ExitCode:
         return ExitCode.FAILED if problems else ExitCode.OK
 
     return guarded(print_config)
+
+
+def explain(file: Path | None, settings: Sequence[str], json: bool, paths: Sequence[Path]) -> ExitCode:
+    """Print for each path whether it is backed up, and why not."""
+
+    def print_fates() -> ExitCode:
+        config = configuration.load(file, settings)
+        import orjson
+
+        from pipeline.views.fate import fate_of
+
+        out = standard_output()
+        for fate in (fate_of(config, path) for path in paths):
+            if json:
+                line = {"type": "path", "path": lossy(fate.path), "backed_up": fate.is_backed_up}
+                out.write(orjson.dumps(line | {"why": lossy(fate.why)}) + b"\n")
+            else:
+                verdict = "is backed up" if fate.is_backed_up else "is left out"
+                out.line(one_line(f"{fate.path} {verdict}: {fate.why}"))
+        out.flush()
+        return ExitCode.OK
+
+    return guarded(print_fates)
 
 
 def _check_json(file: Path | None, settings: Sequence[str], out: Output) -> ExitCode:

@@ -1,0 +1,82 @@
+"""What becomes of a path: backed up, or left out, and by which rule.
+
+In: the configuration and a path on the disk. Out: its fate in words. Guarantees: asks the very rules that a
+run goes by, in the order of its walk; nothing is written, no link is followed below the source. Fails with
+SourceError where a source can't be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import sources
+from pipeline.config import Config
+from pipeline.filters import Filter
+from pipeline.model import treepath
+from pipeline.sources import Resolved
+from pipeline.stages.marked import Marked
+from pipeline.store.folders import FOLDER_FLAGS
+
+
+class Fate(NamedTuple):
+    """path: as it was asked for. is_backed_up: by the next run, if it can be read. why: in words."""
+
+    path: str
+    is_backed_up: bool
+    why: str
+
+
+def fate_of(config: Config, path: Path) -> Fate:
+    """path: absolute or relative to the current folder. Where its last component is a link, that is meant."""
+    place = Path(os.path.realpath(path.parent)) / path.name if path.name not in ("", "..") else path.resolve()
+    resolved = sources.resolve(config)
+    homes = [source for source in resolved if place.is_relative_to(os.fsdecode(source.path))]
+    if not homes:
+        return Fate(str(path), False, "it lies in no source")
+    left_out = [
+        why for source in homes if (why := _why_left_out(config, resolved, source, place)) is not None
+    ]
+    if len(left_out) == len(homes):
+        return Fate(str(path), False, left_out[0])
+    return Fate(str(path), True, "no rule leaves it out")
+
+
+def _why_left_out(config: Config, resolved: list[Resolved], source: Resolved, place: Path) -> str | None:
+    """From the source's root down, as a walk comes there."""
+    rules = sources.folder_rules(config)
+    patterns, marked = Filter(config.filters.patterns), Marked(rules, source.identity[0])
+    own, at = sources.own_places(config, resolved), Path(os.fsdecode(source.path))
+    parts = place.relative_to(at).parts
+    for depth, name in enumerate(("", *parts)):
+        at = at / name
+        relative = os.fsencode("/".join(parts[:depth]))
+        shown = treepath.escaped(relative)
+        try:
+            found = at.lstat()
+        except OSError as error:
+            return f"{shown}: {error.strerror}"
+        is_folder = stat.S_ISDIR(found.st_mode)
+        if treepath.inside(source.name, relative) in own:
+            return f"{shown} belongs to the backup itself"
+        if relative and (line := patterns.rule(relative, is_folder)) is not None and not line.startswith("!"):
+            return f"{shown} matches {line!r} in filters.exclude"
+        if depth < len(parts) and is_folder and _is_closed(marked, at):
+            folder = shown or "the source"
+            return f"the content of {folder} is left out: a cache, a marked folder or another disk"
+        if stat.S_ISREG(found.st_mode) and 0 < rules.max_file_bytes < found.st_size:
+            return f"{shown} is larger than filters.max_file_size = {rules.max_file_bytes}"
+    return None
+
+
+def _is_closed(marked: Marked, folder: Path) -> bool:
+    try:
+        handle = os.open(folder, FOLDER_FLAGS)
+    except OSError:
+        return False
+    try:
+        return marked.is_closed(handle)
+    finally:
+        os.close(handle)
