@@ -1,4 +1,4 @@
-"""A watch where events don't tell: paths that lead elsewhere, mounts, folders that can't be read, a state
+"""A watch in odd circumstances: folders that can't be read, links in their place, many deletions, a state
 that is made anew beside it."""
 
 from __future__ import annotations
