@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import threading
@@ -22,7 +21,6 @@ from harness import Backup, Line, end_group
 from processes import descendants
 
 LIMIT_S = 30.0
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 QUICK = {
     "watch.debounce_seconds": 0.2,
     "watch.delete_delay_seconds": 0.5,
@@ -151,9 +149,10 @@ def watching(
 
 
 def processor_s(watched: Watched) -> float:
-    """Of the watch and all that it has started."""
-    total = 0
+    """Of the watch and all that it has started, every thread (the first field of schedstat, proc(5))."""
+    total_ns = 0
     for pid in [watched.process.pid, *descendants(watched.process.pid)]:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS_PER_S
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                total_ns += int((task / "schedstat").read_text().split()[0])
+    return total_ns / 1e9
