@@ -71,6 +71,7 @@ def test_what_is_included_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.slow
 def test_one_file_system(tmp_path: Path) -> None:
     """What is mounted inside a source is left out, but for the folder that it is mounted on."""
     backup = Backup(tmp_path, settings={"filters.one_file_system": True})

@@ -58,6 +58,7 @@ def test_a_file_system_that_cannot_tell_holes(tmp_path: Path, monkeypatch: pytes
     assert not any(is_hole for _, is_hole in found)
 
 
+@pytest.mark.slow
 def test_holes_stay_holes(backup: Backup) -> None:
     """A sparse file takes the space of its data, in the backup, as an older version, and where it is
     restored; its bytes are the same. Guard: `pieces`, and `StagingFile.write` that skips a hole."""

@@ -133,6 +133,7 @@ def test_a_folder_full_of_duplicates_becomes_a_file(backup: Backup) -> None:
     assert {b"same\n", b"gone\n", b"old\n", b"changed\n"} <= backup.all_contents()
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_way_among_the_deleted(backup: Backup) -> None:
     """What stands in the way of a path inside `_deleted/` becomes the next version of its own path."""
     backup.write({"x": "a file\n", "keep": "keep\n"})

@@ -128,6 +128,7 @@ def looked_at(backup: Backup, *arguments: str) -> list[str]:
     return [exact(line, "stored_at") for line in result.lines if line["type"] == "action"]
 
 
+@pytest.mark.slow
 def test_three_thirds(tmp_path: Path) -> None:
     """The real command: three calls of a third look at each stored content exactly once, in order; the fourth
     begins anew. Each says how much there is."""

@@ -357,6 +357,7 @@ def test_the_guard_counts_what_has_accumulated(tmp_path: Path) -> None:
     assert len(kept) == 60
 
 
+@pytest.mark.slow
 def test_what_came_and_went_in_between_does_not_count(tmp_path: Path) -> None:
     """Files that weren't there at the last full run are no part of the share: a build may make and remove
     them all day."""
@@ -386,6 +387,7 @@ def test_what_a_watch_has_added_counts_for_the_next_run(tmp_path: Path) -> None:
     assert backup.run("--json").summary["delete"] == 70
 
 
+@pytest.mark.slow
 def test_a_source_in_another_folder_is_watched_there(backup: Backup) -> None:
     """Where another folder takes the source's place, it is seen: the watch goes over to it."""
     backup.write({"text": "first", "same": "same"})
@@ -416,6 +418,7 @@ def test_a_dry_run_writes_nothing(backup: Backup) -> None:
 # Backends
 
 
+@pytest.mark.slow
 def test_polling_serves_as_well(tmp_path: Path) -> None:
     """Where the system can't tell of changes, the sources are looked at again and again."""
     backup = watched_backup(tmp_path, {"watch.backend": "polling"})

@@ -19,6 +19,7 @@ def backup(tmp_path: Path) -> Backup:
     return watched_backup(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_that_becomes_readable(backup: Backup) -> None:
     """What changed in it while it could be neither read nor watched is found; it is watched from then on."""
     backup.restricted = True
