@@ -58,10 +58,10 @@ class Filter:
         pattern = self._deciding(relative, is_folder)
         return pattern is not None and pattern.excludes
 
-    def rule(self, relative: bytes, is_folder: bool) -> str | None:
-        """The line that decides about an entry; a `!` before it: it isn't excluded by it."""
+    def excluded_by(self, relative: bytes, is_folder: bool) -> str | None:
+        """The line that excludes an entry, None where none does."""
         pattern = self._deciding(relative, is_folder)
-        return pattern.line if pattern is not None else None
+        return pattern.line if pattern is not None and pattern.excludes else None
 
     def _deciding(self, relative: bytes, is_folder: bool) -> _Pattern | None:
         """The last one that matches."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from pipeline.ui import cli_bench, cli_lists, cli_reading
-from pipeline.ui.options import config_options, json_option
+from pipeline.ui.options import config_options, json_option, refuse_both, shown_options
 
 _PROGRAM = "python -m pipeline"
 
@@ -25,9 +25,7 @@ def app() -> None:
 @app.command()
 @config_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
-@json_option
-@click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
-@click.option("--verbose", "-v", is_flag=True, help="Tell every action.")
+@shown_options("action")
 def run(
     file: Path | None, settings: tuple[str, ...], dry_run: bool, json: bool, quiet: bool, verbose: bool
 ) -> None:
@@ -37,8 +35,7 @@ def run(
     Example:
       python -m pipeline run --config config.toml --set retention.max_versions_per_file=3
     """
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose can't be used together")
+    refuse_both(quiet, verbose)
     from pipeline.ui import commands
 
     sys.exit(commands.run(file, settings, dry_run, commands.Shown(json, quiet, verbose)))
@@ -47,9 +44,7 @@ def run(
 @app.command()
 @config_options
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing.")
-@json_option
-@click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
-@click.option("--verbose", "-v", is_flag=True, help="Tell every action.")
+@shown_options("action")
 def watch(
     file: Path | None, settings: tuple[str, ...], dry_run: bool, json: bool, quiet: bool, verbose: bool
 ) -> None:
@@ -61,8 +56,7 @@ def watch(
     Example:
       python -m pipeline watch --config config.toml --set watch.debounce_seconds=5
     """
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose can't be used together")
+    refuse_both(quiet, verbose)
     from pipeline.ui import commands
 
     sys.exit(commands.watch(file, settings, dry_run, commands.Shown(json, quiet, verbose)))

@@ -6,26 +6,12 @@ In: the arguments. Out: a call in `pipeline.ui.read_commands`. Imports nothing o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import click
 
-from pipeline.ui.options import at_option, config_options, json_option
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _shown_options(command: F) -> F:
-    quiet = click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
-    verbose = click.option("--verbose", "-v", is_flag=True, help="Tell every path.")
-    return json_option(quiet(verbose(command)))
-
-
-def _refuse_both(quiet: bool, verbose: bool) -> None:
-    if quiet and verbose:
-        raise click.UsageError("--quiet and --verbose can't be used together")
+from pipeline.ui.options import at_option, config_options, refuse_both, shown_options
 
 
 @click.command()
@@ -46,7 +32,7 @@ def _refuse_both(quiet: bool, verbose: bool) -> None:
     help="Also into a folder that isn't empty: replace what differs, or all.",
 )
 @click.option("--dry-run", is_flag=True, help="Tell what would be restored, and write nothing.")
-@_shown_options
+@shown_options("path")
 def restore(
     paths: tuple[str, ...],
     file: Path | None,
@@ -71,7 +57,7 @@ def restore(
       python -m pipeline restore docs/letters --to /tmp/letters --at 2026-11-24
       python -m pipeline restore docs/one.txt --to /tmp/one --version 3
     """
-    _refuse_both(quiet, verbose)
+    refuse_both(quiet, verbose)
     from pipeline.ui import commands, read_commands
 
     shown = commands.Shown(json, quiet, verbose)
@@ -117,7 +103,7 @@ class _Duration(click.ParamType[float]):
 @click.option("--sample", metavar="SHARE", type=_Share(), help="Read only a part, the next one at each call.")
 @click.option("--at-most", metavar="TIME", type=_Duration(), help="Stop after so long; the next goes on.")
 @click.option("--repair", is_flag=True, help="Store rotten and missing files again from the source.")
-@_shown_options
+@shown_options("path")
 def verify(
     file: Path | None,
     settings: tuple[str, ...],
@@ -138,7 +124,7 @@ def verify(
       python -m pipeline verify
       python -m pipeline verify --sample 5% --at-most 30m
     """
-    _refuse_both(quiet, verbose)
+    refuse_both(quiet, verbose)
     from pipeline.ui import commands, read_commands
 
     shown = commands.Shown(json, quiet, verbose)
@@ -150,7 +136,7 @@ def verify(
 @click.option(
     "--dry-run", is_flag=True, help="Read everything, tell what would come of it, and write nothing."
 )
-@_shown_options
+@shown_options("path")
 def rebuild(
     file: Path | None, settings: tuple[str, ...], dry_run: bool, json: bool, quiet: bool, verbose: bool
 ) -> None:
@@ -162,7 +148,7 @@ def rebuild(
     Example:
       python -m pipeline rebuild --config config.toml
     """
-    _refuse_both(quiet, verbose)
+    refuse_both(quiet, verbose)
     from pipeline.ui import commands, read_commands
 
     sys.exit(read_commands.rebuild(file, settings, dry_run, commands.Shown(json, quiet, verbose)))

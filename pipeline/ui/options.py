@@ -34,6 +34,24 @@ def config_options(command: F) -> F:
 
 
 json_option = click.option("--json", is_flag=True, help="Print JSON lines and nothing else.")
+
+
+def shown_options(each: str) -> Callable[[F], F]:
+    """What a command tells. each: what `--verbose` tells every one of."""
+    quiet = click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
+    verbose = click.option("--verbose", "-v", is_flag=True, help=f"Tell every {each}.")
+
+    def add(command: F) -> F:
+        return json_option(quiet(verbose(command)))
+
+    return add
+
+
+def refuse_both(quiet: bool, verbose: bool) -> None:
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose can't be used together")
+
+
 at_option = click.option(
     "--at", metavar="RUN|TIME", help="As it was at the end of a run, or of the last run that ended by a time."
 )

@@ -61,7 +61,7 @@ def _why_left_out(config: Config, resolved: list[Resolved], source: Resolved, pl
         is_folder = stat.S_ISDIR(found.st_mode)
         if treepath.inside(source.name, relative) in own:
             return f"{shown} belongs to the backup itself"
-        if relative and (line := patterns.rule(relative, is_folder)) is not None and not line.startswith("!"):
+        if relative and (line := patterns.excluded_by(relative, is_folder)) is not None:
             return f"{shown} matches {line!r} in filters.exclude"
         if depth < len(parts) and is_folder and _is_closed(marked, at):
             folder = shown or "the source"
