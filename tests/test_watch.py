@@ -30,6 +30,12 @@ def statuses(backup: Backup) -> list[str]:
     return [line["status"] for line in map(json.loads, listed) if line["type"] == "run"]
 
 
+def mtime_ns(backup: Backup, path: str) -> int:
+    """By the state, as it is now."""
+    lines = map(json.loads, backup.call("export").stdout.splitlines())
+    return int(next(line["mtime_ns"] for line in lines if line["path"] == path))
+
+
 def versions_of(backup: Backup, path: str) -> list[str]:
     folder = backup.root / "versions" / path
     return sorted(os.listdir(folder)) if folder.exists() else []
@@ -132,6 +138,29 @@ def test_where_nothing_is_to_be_done_no_trace_is_left(backup: Backup) -> None:
         watched.stop()
     assert run_numbers(backup) == [1, 2]
     assert len(backup.log_names()) == 2
+    backup.assert_all_well()
+
+
+@pytest.mark.slow
+def test_a_number_that_was_given_back_confuses_nobody(backup: Backup) -> None:
+    """What a run without a trace has refreshed (the time of a folder) counts for the next one: each run comes
+    back as it was, with its own state of the folder, and nothing is left to do."""
+    backup.write({"folder/text": "first"})
+    with watching(backup) as watched:
+        then = (backup.source / "folder").stat().st_mtime_ns
+        (backup.source / "folder/passing").write_text("passing")
+        (backup.source / "folder/passing").unlink()
+        watched.wait_for(lambda: mtime_ns(backup, "docs/folder") != then)
+        watched.wait_until_idle()
+        backup.write({"folder/text": "second"})
+        watched.wait_until_idle(2)
+        watched.stop()
+    assert run_numbers(backup) == [1, 2]
+    for run, content in ((1, "first"), (2, "second")):
+        backup.call("restore", "--to", str(backup.base / f"at{run}"), "--at", str(run))
+        assert (backup.base / f"at{run}/folder/text").read_text() == content
+    assert (backup.base / "at1/folder").stat().st_mtime_ns == then
+    backup.call("verify")
     backup.assert_all_well()
 
 
