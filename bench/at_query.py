@@ -17,7 +17,8 @@ from pathlib import Path
 from pipeline.model.record import Area, Kind
 from pipeline.store.past import read_held
 from pipeline.store.reading import Reader
-from pipeline.store.state import SCHEMA, SCHEMA_VERSION, connect_writer
+from pipeline.store.schema import SCHEMA, SCHEMA_VERSION
+from pipeline.store.state import connect_writer
 
 FILES_PER_FOLDER = 100
 

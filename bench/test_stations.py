@@ -28,7 +28,7 @@ from pipeline.pool.forkserver import start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.batches import Send
 from pipeline.stages.hasher import Hasher
-from pipeline.store.backup import with_schema
+from pipeline.store.schema import with_schema
 from pipeline.store.state import State, connect_writer
 
 FILES, FOLDERS = 5_000, 100

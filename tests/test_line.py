@@ -37,7 +37,8 @@ from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
-from pipeline.store.state import SCHEMA, connect_writer
+from pipeline.store.schema import SCHEMA
+from pipeline.store.state import connect_writer
 
 TIME_LIMIT_S = 30
 FOLDERS, FILES = 40, 20
@@ -325,15 +326,15 @@ def test_no_child_outlives_its_killed_parent(tree: Path) -> None:
 
 # -- file by file -----------------------------------------------------------------------------------------
 
-FOLDER = [message.FOLDER, b"s\0d", [0] * 7, None]
+FOLDER = [message.FOLDER, b"s\0d", [0] * 8, None, b""]
 ITEMS = [
     [message.INSIDE, b"s"],
     [message.FILE, b"a", None],
     [message.FILE, b"b", None],
     FOLDER,
     [message.INSIDE, b"s\0d"],
-    [message.LINK, b"l", [0] * 7, b"t", None],
-    [message.SPECIAL, b"p", [0] * 7, None],
+    [message.LINK, b"l", [0] * 8, b"t", None, b""],
+    [message.SPECIAL, b"p", [0] * 8, None, b""],
     [message.MISSING, b"s\0e", 0],
     [message.INSIDE, b"s\0f"],
 ]

@@ -18,7 +18,8 @@ from pipeline.model.record import Area, Entry, Held, Kind, Stat
 from pipeline.planner import Context, Facts
 from pipeline.store.past import NOW, held_of, read_begun, read_ended, read_held, versions_of
 from pipeline.store.reading import RANGE_ROWS, read_range, read_versions
-from pipeline.store.state import SCHEMA, State
+from pipeline.store.schema import SCHEMA
+from pipeline.store.state import State
 
 HIGHEST = b"\xff" * 9
 PLACE = SourcePlace(b"s", at_root=True)

@@ -59,7 +59,7 @@ def records(draw: st.DrawFn, found: st.SearchStrategy[Entry], is_whole: bool = F
     original = b"docs\0first" if area == Area.DUPLICATE else None
     number = draw(st.integers(1, 5))
     return Record(
-        PATH, entry.kind, *entry.stat, digest, target, area, original, number, number - 1,
+        PATH, entry.kind, *entry.stat[:7], digest, target, area, original, number, number - 1,
         draw(st.integers(1, 6)), int(entry.unsettled),
     )  # fmt: skip
 

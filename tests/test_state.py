@@ -35,7 +35,8 @@ from pipeline.store.operation import (
     RemoveEmpty,
 )
 from pipeline.store.reading import RANGE_ROWS, Reader, connect_reader, read_range
-from pipeline.store.state import SCHEMA, State, connect_writer
+from pipeline.store.schema import SCHEMA
+from pipeline.store.state import State, connect_writer
 
 PLACE = SourcePlace(b"docs", at_root=True)
 

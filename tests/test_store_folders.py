@@ -304,7 +304,7 @@ def test_staged_files_are_made_exclusively_and_get_their_metadata_first(store: S
     staged = StagingFile(store.handles[1], b"1-1")
     assert (store.staging_path / "1-1").stat().st_mode & 0o777 == 0o600
     staged.write(memoryview(b"content"))
-    inode = staged.finish(Stat(0o106755, *ME, 7 * 10**9, 0, 0, 7), permissions(0o106755))
+    inode, _, _ = staged.finish(Stat(0o106755, *ME, 7 * 10**9, 0, 0, 7), permissions(0o106755))
     found = (store.staging_path / "1-1").stat()
     assert (found.st_ino, found.st_mode & 0o7777, found.st_mtime_ns) == (inode, 0o755, 7 * 10**9)
     assert not (store.root / "elsewhere").exists()

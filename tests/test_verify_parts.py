@@ -20,7 +20,7 @@ from pipeline.model import message, treepath
 from pipeline.model.record import Kind
 from pipeline.stages.lister import StoredLister
 from pipeline.stages.setup import StoredSetup
-from pipeline.store.state import SCHEMA
+from pipeline.store.schema import SCHEMA
 from pipeline.ui.cli_reading import _Duration, _Share
 
 HIGHEST = b"\xff" * 256

@@ -6,21 +6,23 @@ Scanner → worker, a batch of items in scan order:
 |---------|----------------------------------------------------|-------------------------------------------|
 | INSIDE  | folder path                                        | the folder of the names that follow       |
 | FILE    | name, record                                       | a regular file was listed                 |
-| LINK    | name, stat, target, record                         | a symbolic link                           |
-| SPECIAL | name, stat, record                                 | a fifo, socket or device; never opened    |
-| FOLDER  | path, stat, record                                 | a folder; its content follows             |
+| LINK    | name, stat, target, record, attributes             | a symbolic link                           |
+| SPECIAL | name, stat, record, attributes                     | a fifo, socket or device; never opened    |
+| FOLDER  | path, stat, record, attributes                     | a folder; its content follows             |
 | MISSING | path, kind                                         | in the state, not in the tree             |
 | ABSENT  | path                                               | the same, but not yet to count as deleted |
 | PROBLEM | path, cause, severity                              | could not be read; nothing below it is    |
 | GONE    | path                                               | vanished between listing and opening      |
 
-`record` is a row of the state as a list (`Record`'s order) or None, `stat` a list in `Stat`'s order.
+`record` is a row of the state as a list (`Record`'s order) or None, `stat` a list in `Stat`'s order,
+`attributes` are extended attributes as `model.attributes` packs them.
 
 Worker → committer, the results of a batch in the same order; what is unchanged is only counted:
 
 | tag       | fields                                                                         |
 |-----------|--------------------------------------------------------------------------------|
-| FOUND     | path, kind, stat, digest, target, unsettled, known, damage, staged, staged inode, warning |
+| FOUND     | path, kind, stat, digest, target, unsettled, known, damage, staged, staged inode, \
+                warning, attributes                                                            |
 | UNCHANGED | path (only where somebody wants to see every one)                              |
 | MISSING, ABSENT, PROBLEM, GONE | as above                                                  |
 | FATAL     | cause: the backup side can't be written; the run stops                         |
@@ -44,10 +46,11 @@ Restorer or verifier → the view, in the same order:
 |---------|----------------------------------------------------|-------------------------------------------|
 | FOLDER  | as above                                           | its content follows                       |
 | DONE    | path, action, reason, backup path                  | only where somebody wants to see each     |
+| NAME    | path, held                                         | another name of a file that came before   |
 | WRONG   | what, backup path, path, cause, size, digest, repairable | a stored file that isn't right      |
 | STRAY   | backup path, size, digest                          | the same file, read                       |
 | POSITION | as above                                          |                                           |
-| STORED  | backup path, kind, stat, digest, target            | what lies in a backup, whatever the state |
+| STORED  | backup path, kind, stat, digest, target, attributes | what lies in a backup, whatever the state |
 | TALLY   | name of a figure, number                           | to be added up                            |
 | PROBLEM, FATAL | as above                                    |                                           |
 
@@ -62,7 +65,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 INSIDE, FILE, LINK, SPECIAL, FOLDER, MISSING, PROBLEM, GONE, FOUND, UNCHANGED, FATAL, \
-    VERSION, STRAY, DONE, WRONG, TALLY, POSITION, STORED, ABSENT = range(19)  # fmt: skip
+    VERSION, STRAY, DONE, WRONG, TALLY, POSITION, STORED, ABSENT, NAME = range(20)  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode

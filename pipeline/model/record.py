@@ -52,7 +52,8 @@ _2_63 = 1 << 63
 
 class Stat(NamedTuple):
     """The part of `lstat` that matters. `mode` has the type bits; times in nanoseconds since 1970, at most
-    what 64 bits hold: the years 1677 to 2262."""
+    what 64 bits hold: the years 1677 to 2262. size: of a device, its number. links: how many names the file
+    has; 1 for folders."""
 
     mode: int
     uid: int
@@ -61,6 +62,7 @@ class Stat(NamedTuple):
     ctime_ns: int
     inode: int
     size: int
+    links: int = 1
 
     @classmethod
     def of(cls, found: os.stat_result) -> Stat:
@@ -68,7 +70,11 @@ class Stat(NamedTuple):
         if not (0 <= mtime_ns < _2_63 and 0 <= ctime_ns < _2_63 and inode < _2_63):  # hardly ever
             mtime_ns, ctime_ns = within_64_bits(mtime_ns), within_64_bits(ctime_ns)
             inode = signed64(inode)
-        return cls(found.st_mode, found.st_uid, found.st_gid, mtime_ns, ctime_ns, inode, found.st_size)
+        mode, size, links = found.st_mode, found.st_size, found.st_nlink
+        if not stat.S_ISREG(mode):
+            links = 1 if stat.S_ISDIR(mode) else links
+            size = found.st_rdev if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else size
+        return cls(mode, found.st_uid, found.st_gid, mtime_ns, ctime_ns, inode, size, links)
 
 
 class Entry(NamedTuple):
@@ -76,7 +82,8 @@ class Entry(NamedTuple):
 
     digest: the hash of a file's bytes, None for other kinds. target: where a link points, None for others.
     unsettled: it may have changed within the resolution of its time stamps, or changed while it was read;
-    the next run reads it again whatever `detect.trust` says.
+    the next run reads it again whatever `detect.trust` says. attributes: the identity of its extended
+    attributes (`model.attributes`), None where it has none.
     """
 
     path: bytes
@@ -85,6 +92,7 @@ class Entry(NamedTuple):
     digest: bytes | None
     target: bytes | None
     unsettled: bool
+    attributes: bytes | None = None
 
 
 class Record(NamedTuple):
@@ -96,6 +104,9 @@ class Record(NamedTuple):
     number: the version number that the current content gets when it is archived; never goes back.
     kept_versions: versions on disk that retention counts (pinned ones are not).
     since_run: the run from which on this is the path's state.
+    links: how many names the file has in its file system; -1 where no run has looked yet.
+    attributes: as in `Entry`. linked_to: the first path of the source that is a name of the same file (a hard
+    link); None for that first one itself.
     """
 
     path: bytes
@@ -115,6 +126,9 @@ class Record(NamedTuple):
     kept_versions: int
     since_run: int
     unsettled: int
+    links: int = 1
+    attributes: bytes | None = None
+    linked_to: bytes | None = None
 
     @property
     def is_present(self) -> bool:
@@ -122,7 +136,10 @@ class Record(NamedTuple):
         return self.area != Area.DELETED
 
     def is_current(self, found: Stat, unsettled: bool) -> bool:
-        """Whether the record needs no renewal at all: metadata, change detection, and presence."""
+        """Whether the record needs no renewal at all: metadata, change detection, and presence.
+
+        Extended attributes can't change without ctime.
+        """
         return (
             self.is_present
             and self.mtime_ns == found.mtime_ns
@@ -131,6 +148,7 @@ class Record(NamedTuple):
             and self.inode == found.inode
             and self.uid == found.uid
             and self.gid == found.gid
+            and self.links == found.links
             and bool(self.unsettled) == unsettled
         )
 
@@ -172,6 +190,7 @@ class Held(NamedTuple):
     area: where its content lies while it is the path's latest content; None: it is the version `number`.
     status: that version's, None where there is none. ended_run: the run that pruned it or found it lost.
     mode: -1 where only the stored file knows it (in a state that was rebuilt).
+    attributes, linked_to: as in `Record`.
     """
 
     path: bytes
@@ -190,6 +209,8 @@ class Held(NamedTuple):
     status: int | None
     pinned: int
     ended_run: int | None
+    attributes: bytes | None = None
+    linked_to: bytes | None = None
 
     @classmethod
     def of_version(cls, version: Version) -> Held:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipeline import layout
 from pipeline.model import treepath
-from pipeline.model.plan import Action, DeleteVersion, Move, Plan, RemoveFolder
+from pipeline.model.plan import Action, DeleteVersion, Move, Plan, RemoveFolder, SetMetadata
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
 from pipeline.planner.facts import Context, damage_warning, live_folder, retire, stored_at
 from pipeline.planner.words import name_beside
@@ -15,7 +15,7 @@ from pipeline.planner.words import name_beside
 
 def plan_delete(record: Record, damage: str | None, context: Context, reason: str) -> Plan:
     """The path is no longer in the source: its stored file moves to `_deleted/`, the state closes it."""
-    gone = record._replace(area=Area.DELETED, original=None, since_run=context.run)
+    gone = record._replace(area=Area.DELETED, original=None, linked_to=None, since_run=context.run)
     at = stored_at(record, context.place)
     if record.kind == Kind.FOLDER:
         steps = (RemoveFolder(at),) if at is not None else ()
@@ -66,6 +66,17 @@ def plan_promote(record: Record, damage: str | None, context: Context) -> Plan:
 def plan_new_original(record: Record, live_at: bytes) -> Plan:
     """A duplicate whose original is gone while another path holds the content live: nothing moves."""
     return Plan(None, record.path, "new original", (), record._replace(original=live_at), record)
+
+
+def plan_names(record: Record, first: bytes | None, context: Context) -> Plan:
+    """Which other path is a name of the same file has changed, or is known now. first: as `linked_to`."""
+    if record.since_run == context.run:
+        return Plan(None, record.path, "hard links", (), record._replace(linked_to=first), record)
+    new = record._replace(linked_to=first, since_run=context.run)
+    at, reason = stored_at(record, context.place), "hard links differ"
+    if at is None:
+        return Plan(None, record.path, reason, (), new, record, closes=True)
+    return Plan(Action.METADATA, record.path, reason, (SetMetadata(at),), new, record, True, None, at)
 
 
 def plan_forget(record: Record, damage: str, context: Context) -> Plan:

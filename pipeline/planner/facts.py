@@ -68,9 +68,16 @@ def metadata_difference(entry: Entry, record: Record) -> str:
         names.append("owner")
     if found.mtime_ns != record.mtime_ns:
         names.append("mtime")
+    if entry.attributes != record.attributes:
+        names.append("attributes")
+    if entry.kind == Kind.SPECIAL and found.size != record.size:
+        names.append("device")
+    if record.linked_to is not None and found.links == 1:
+        names.append("hard links")
     if not names:
         return ""
-    return f"{' and '.join(names)} {'differs' if len(names) == 1 else 'differ'}"
+    is_one = len(names) == 1 and not names[0].endswith("s")
+    return f"{' and '.join(names)} {'differs' if is_one else 'differ'}"
 
 
 def record_of(
@@ -78,9 +85,13 @@ def record_of(
 ) -> Record:
     """The new record of an entry; the numbering goes on from the old one."""
     number, kept = (old.number, old.kept_versions) if old is not None else (1, 0)
-    path, kind, found, digest, target, unsettled = entry
+    path, kind, found, digest, target, unsettled, attributes = entry
+    mode, uid, gid, mtime_ns, ctime_ns, inode, size, links = found
+    # Which names belong together is known after the scan; until then it is as it was.
+    linked_to = old.linked_to if old is not None and old.is_present and links > 1 else None
     return Record(
-        path, kind, *found, digest, target, area, original, number, kept, run, int(unsettled)
+        path, kind, mode, uid, gid, mtime_ns, ctime_ns, inode, size, digest, target, area, original, number,
+        kept, run, int(unsettled), links, attributes, linked_to,
     )  # fmt: skip
 
 

@@ -102,11 +102,18 @@ class Batch:
             self.items.append((message.UNCHANGED, self.path + b"\0" + name))
 
     def found(
-        self, path: bytes, kind: Kind, found: Any, target: bytes | None, known: bool, damage: str | None
+        self,
+        path: bytes,
+        kind: Kind,
+        found: Any,
+        target: bytes | None,
+        attributes: bytes,
+        known: bool,
+        damage: str | None,
     ) -> None:
         """Something that has no bytes of its own to be read."""
         self.items.append(
-            (message.FOUND, path, kind, found, None, target, False, known, damage, None, 0, None)
+            (message.FOUND, path, kind, found, None, target, False, known, damage, None, 0, None, attributes)
         )
 
     def not_readable(self, name: bytes, error: OSError) -> None:

@@ -63,6 +63,7 @@ class Committer:
         self._missing_count = 0
         self._guard = guard
         self._promotions_due = promotions_due
+        self._names_due = promotions_due  # whether which paths are names of one file may have changed
         self._held: bytes | None = None
         self._open_folders: list[tuple[Record, Entry]] = []
         self._inside = b""  # what the paths below the innermost of them begin with
@@ -134,8 +135,9 @@ class Committer:
         self._journal.note(Problem(severity, path, cause))
 
     def _found(self, item: list[Any]) -> None:
-        _, path, kind, found, digest, target, unsettled, known, damage, staged, inode, warning = item
-        entry = Entry(path, KINDS[kind], Stat._make(found), digest, target, unsettled)
+        _, path, kind, found, digest, target, unsettled, known, damage, staged, inode, warning, packed = item
+        attributes = self._state.keep_attributes(packed) if packed else None
+        entry = Entry(path, KINDS[kind], Stat._make(found), digest, target, unsettled, attributes)
         new = Staged(staged, Identity(inode, entry.stat.size, digest, None)) if staged is not None else None
         if not known and new is not None:
             self._store_first(entry, new)
@@ -157,6 +159,7 @@ class Committer:
         self._journal.execute(planner.plan_entry(entry, facts, self._context(entry.path)), new)
         self.present_files += 1
         self.present_bytes += entry.stat.size
+        self._names_due |= entry.stat.links > 1
 
     def _live_at(self, entry: Entry) -> bytes | None:
         """Another path that holds the content live. Empty files are never duplicates."""
@@ -195,6 +198,7 @@ class Committer:
 
     def _keep_figures(self, plan: Plan) -> None:
         before, after = plan.before, plan.record
+        self._names_due |= after.links > 1 or (before is not None and before.links > 1)
         if after.kind in HAVE_CONTENT and after.is_present:
             self.present_files += 1
             self.present_bytes += after.size
@@ -257,6 +261,9 @@ class Committer:
         if self._promotions_due:
             yield from self._promote()
             self._journal.close_group()
+        if self._names_due:
+            yield from self._find_names()
+            self._journal.close_group()
         yield from self._apply_retention()
         self._journal.close_group()
 
@@ -305,6 +312,25 @@ class Committer:
                     self._execute_or(record, lambda r, damage, c=context: planner.plan_promote(r, damage, c))
                 yield
             after = orphans[-1].path
+
+    def _find_names(self) -> Iterator[None]:
+        """Paths that are names of one file (hard links): all know the first of them.
+
+        By what was seen of them: names of one file agree in all of it, time stamps to the nanosecond, too.
+        So an inode number that was used twice, or exists on two disks, makes nobody a name of another file.
+        """
+        last, firsts = (-(1 << 63), b""), dict[tuple[object, ...], bytes]()
+        while found := self._state.names_of_files(last):
+            for record in found:
+                if record.inode != last[0]:
+                    firsts.clear()
+                last = record.inode, record.path
+                seen = (treepath.source_name(record.path), *record[1:11], record.attributes)
+                first = firsts.setdefault(seen, record.path)
+                linked_to = first if first != record.path else None
+                if record.linked_to != linked_to:
+                    self._execute(planner.plan_names(record, linked_to, self._context(record.path)))
+            yield
 
     def _apply_retention(self) -> Iterator[None]:
         limit, after = self._rules.max_versions, b""

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from pipeline import layout
 from pipeline.model import message, treepath
+from pipeline.model.attributes import identity
 from pipeline.model.errors import Severity
 from pipeline.model.record import Kind, Record, Stat
 from pipeline.stages import digest
@@ -31,6 +32,7 @@ from pipeline.stages.large import LargeFiles
 from pipeline.stages.setup import HashSetup
 from pipeline.stages.staged_copies import StagedCopies
 from pipeline.stages.stored_look import StoredLook
+from pipeline.store import extended
 from pipeline.store.folders import READ_FLAGS, Folders
 from pipeline.store.page_cache import LARGE_BYTES, is_cached, let_go
 from pipeline.store.staging_file import StagingFile
@@ -40,9 +42,11 @@ ATTEMPTS = 3
 
 
 class _Read(NamedTuple):
-    """One file, read once. staged: name and inode. in_buffer: whether the buffer has all of its bytes."""
+    """One file, read once. staged: name and inode. in_buffer: whether the buffer has all of its bytes.
+    attributes: packed."""
 
     found: Stat
+    attributes: bytes
     digest: bytes
     in_buffer: bool
     staged: tuple[bytes, int] | None
@@ -100,9 +104,12 @@ class Hasher:
     def given_up(item: list[Any], folder: bytes) -> Any:
         """The result of an item at which two workers have died. Only files need one to be read."""
         if item[0] == message.FOLDER:
-            _, path, found, row = item
+            _, path, found, row, packed = item
             known = row is not None
-            return [message.FOUND, path, Kind.FOLDER, found, None, None, False, known, None, None, 0, None]
+            return [
+                message.FOUND, path, Kind.FOLDER, found, None, None, False, known, None, None, 0, None,
+                packed,
+            ]  # fmt: skip
         if item[0] in (message.FILE, message.LINK, message.SPECIAL):
             return [message.PROBLEM, treepath.join(folder, item[1]), KILLED_TWO, Severity.ERROR]
         return item
@@ -152,9 +159,8 @@ class Hasher:
 
         On the raw row, as `_is_unchanged`; what is not plainly unchanged is opened and read.
         """
-        _, kind, mode, uid, gid, mtime_ns, ctime_ns, inode, size, recorded, _, area, _, _, _, _, unsettled = (
-            row
-        )
+        _, kind, mode, uid, gid, mtime_ns, ctime_ns, inode, size, recorded, _, area, _, _, _, _, unsettled, \
+            links, _, _ = row  # fmt: skip
         if unsettled or recorded is None or kind != 0 or area == 2:  # no file, deleted
             return False
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -166,6 +172,7 @@ class Hasher:
             and found.st_mode == mode
             and found.st_uid == uid
             and found.st_gid == gid
+            and found.st_nlink == links
             and self._look.is_right(name, area, size, mtime_ns, batch)
         )
 
@@ -175,9 +182,8 @@ class Hasher:
         It answers as `_open_file` would, on the raw row and without the values that only a change needs (that
         is most of the time per file). Whatever is not plainly unchanged is left to `_open_file`.
         """
-        _, kind, mode, uid, gid, mtime_ns, ctime_ns, inode, size, recorded, _, area, _, _, _, _, unsettled = (
-            row
-        )
+        _, kind, mode, uid, gid, mtime_ns, ctime_ns, inode, size, recorded, _, area, _, _, _, _, unsettled, \
+            links, _, _ = row  # fmt: skip
         if size >= digest.READ_BYTES or unsettled or kind != 0 or area == 2:  # no file, deleted
             return False
         # One look is enough: what changes from here on either shows in the bytes, or is the next run's.
@@ -190,6 +196,7 @@ class Hasher:
             or found.st_mode != mode
             or found.st_uid != uid
             or found.st_gid != gid
+            or found.st_nlink != links
         ):
             return False
         content = os.read(handle, size + 1)  # one more would show that it has grown
@@ -219,14 +226,14 @@ class Hasher:
             or after.st_ctime_ns != before.st_ctime_ns
         ):
             return False
-        found, staged, inode = Stat.of(after), None, 0
+        found, packed, staged, inode = Stat.of(after), extended.read(handle), None, 0
         if self._copies is not None:
-            staged, inode = self._copies.small(content, found, batch)
+            staged, inode = self._copies.small(content, found, packed, batch)
         batch.bytes_read += size
         unsettled = max(found.mtime_ns, found.ctime_ns) > read_ns - RACY_NS
         batch.items.append((
             message.FOUND, batch.path + b"\0" + name, 0, found, self._new_hasher(content).digest(), None,
-            unsettled, False, None, staged, inode, None,
+            unsettled, False, None, staged, inode, None, packed,
         ))  # fmt: skip
         return True
 
@@ -256,7 +263,7 @@ class Hasher:
         warning = None if read.settled else "changed while it was read; stored as read"
         batch.items.append((
             message.FOUND, path, Kind.FILE, read.found, read.digest, None, unsettled,
-            record is not None, damage, staged, inode, warning,
+            record is not None, damage, staged, inode, warning, read.attributes,
         ))  # fmt: skip
 
     def _read_settled(
@@ -273,11 +280,11 @@ class Hasher:
                 and after.st_ctime_ns == before.st_ctime_ns
             )
             if settled or attempt == ATTEMPTS:
-                found = Stat.of(after)._replace(size=size_bytes)
+                found, packed = Stat.of(after)._replace(size=size_bytes), extended.read(handle)
                 named = None
                 if staged is not None and self._copies is not None:
-                    named = self._copies.finish(staged, found, batch)
-                return _Read(found, read_digest, in_buffer, named, settled)
+                    named = self._copies.finish(staged, found, packed, batch)
+                return _Read(found, packed, read_digest, in_buffer, named, settled)
             if staged is not None and self._copies is not None:
                 self._copies.discard(staged)
             before = after
@@ -326,34 +333,34 @@ class Hasher:
         if read.staged is not None:
             return read
         content = bytes(self._view[: read.found.size])
-        return read._replace(staged=self._copies.small(content, read.found, batch))
+        return read._replace(staged=self._copies.small(content, read.found, read.attributes, batch))
 
     # -- everything else ----------------------------------------------------------------------------------
 
     def _link(self, item: list[Any], batch: Batch) -> None:
-        _, name, found, target, row = item
+        _, name, found, target, row, packed = item
         path, record, damage = batch.path + b"\0" + name, None, None
         if row is not None:
             record = Record._make(row)
             if record.kind == Kind.LINK and record.target == target:
                 damage = self._look.damage(record, name, batch)
-                if damage is None and record.is_current(Stat(*found), unsettled=False):
+                if damage is None and _is_current(record, found, packed):
                     batch.is_unchanged(name)
                     return
-        batch.found(path, Kind.LINK, found, target, row is not None, damage)
+        batch.found(path, Kind.LINK, found, target, packed, row is not None, damage)
 
     def _special(self, item: list[Any], batch: Batch) -> None:
-        _, name, found, row = item
+        _, name, found, row, packed = item
         batch.specials += 1
         path = batch.path + b"\0" + name
         if row is not None:
             record = Record._make(row)
-            if record.kind == Kind.SPECIAL and record.is_current(Stat(*found), unsettled=False):
+            if record.kind == Kind.SPECIAL and _is_current(record, found, packed):
                 return
-        batch.found(path, Kind.SPECIAL, found, None, row is not None, None)
+        batch.found(path, Kind.SPECIAL, found, None, packed, row is not None, None)
 
     def _folder(self, item: list[Any], batch: Batch) -> None:
-        _, path, found, row = item
+        _, path, found, row, packed = item
         damage = None
         batch.stored_handles = {}  # looking at another folder may close them
         if row is not None:
@@ -362,6 +369,12 @@ class Hasher:
                 place = self._sources[treepath.source_name(path)].place
                 damage = self._look.folder_damage(path, place)
                 same = (record.mode, record.uid, record.gid, record.mtime_ns) == tuple(found[:4])
-                if damage is None and same:
+                if damage is None and same and record.attributes == identity(packed):
                     return
-        batch.found(path, Kind.FOLDER, found, None, row is not None, damage)
+        batch.found(path, Kind.FOLDER, found, None, packed, row is not None, damage)
+
+
+def _is_current(record: Record, found: list[int], packed: bytes) -> bool:
+    """Of a link, or a special file. Their attributes are read each time, so it needn't be settled."""
+    is_same = record.attributes == identity(packed) and record.size == found[6]
+    return is_same and record.is_current(Stat(*found), unsettled=False)

@@ -18,6 +18,7 @@ from pipeline.stages.batches import BATCH_BYTES, Batches, Send
 from pipeline.stages.setup import ListSetup, StoredSetup
 from pipeline.store.past import read_held, read_stored
 from pipeline.store.reading import Reader
+from pipeline.store.scratch import FirstNames
 from pipeline.store.soundness import Soundness
 from pipeline.store.state import translated_errors
 
@@ -55,12 +56,25 @@ class Lister(_StateWalk):
     def __init__(self, setup: ListSetup, send: Send) -> None:
         super().__init__(setup.state, setup.sources, send)
         self._setup = setup
+        self._firsts = FirstNames()
 
     def walk(self) -> None:
         with translated_errors():
-            for held in self._setup.rows or self._wanted():
-                self._add(held)
+            for held in self._setup.rows:
+                self._add(held._replace(linked_to=None))  # one content, and no other name beside it
+            for held in self._wanted() if not self._setup.rows else ():
+                self._add(held if held.linked_to is None else self._linked(held))
         self._batches.flush()
+        self._firsts.close()
+
+    def _linked(self, held: Held) -> Held:
+        """Which of the wanted names comes first: that one becomes the file, the others its names."""
+        of = held.linked_to
+        assert of is not None, "the caller has looked"
+        if any(not part or of == part or treepath.is_below(of, part) for part in self._setup.parts):
+            return held
+        first = self._firsts.first(of, held.path)
+        return held._replace(linked_to=first if first != held.path else None)
 
     def _wanted(self) -> Iterator[Held]:
         listed: set[bytes] = set()

@@ -13,6 +13,7 @@ from itertools import count
 
 from pipeline import planner
 from pipeline.model import treepath
+from pipeline.model.attributes import for_stored
 from pipeline.model.plan import Action, Plan, Store
 from pipeline.model.record import Area, Kind, Record, Stat
 from pipeline.stages import digest
@@ -126,5 +127,6 @@ class Repair:
             return None
         found = Stat(record.mode, record.uid, record.gid, record.mtime_ns, 0, 0, record.size)
         with backup_side_errors():
-            inode = staged.finish(found, permissions(record.mode))
+            wanted = for_stored(self._state.attributes(record.attributes))
+            inode, _, _ = staged.finish(found, permissions(record.mode), wanted)
         return Staged(staged.name, Identity(inode, record.size, record.digest, None))

@@ -18,16 +18,20 @@ from typing import Any
 
 from pipeline.model import message, treepath
 from pipeline.model.errors import Severity
-from pipeline.model.record import Area, Held, Kind, Stat
+from pipeline.model.record import Area, Held
 from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.contents import Contents, gone_words
+from pipeline.stages.descriptions import Descriptions
+from pipeline.stages.existing import Existing
 from pipeline.stages.setup import RestoreSetup
-from pipeline.store.folders import READ_FLAGS, Folders
+from pipeline.store.folders import READ_FLAGS
 from pipeline.store.pieces import pieces
-from pipeline.store.target import Metadata, Occupied, Target, restored_mode
+from pipeline.store.target import Metadata, Occupied, Target, place_in_target
 
-RESTORED, LINKS, ALREADY, SPECIALS = "restored", "links", "already there", "specials"
+RESTORED, LINKS, ALREADY, SPECIALS, MADE = "restored", "links", "already there", "specials", "made"
+NOT_HELD = "not held: "
+"""What a figure begins with that counts the entries whose metadata of one kind couldn't be restored."""
 _ENDS_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 _ROTTEN = "its stored file is rotten: its bytes are not those that were stored; not restored"
@@ -49,17 +53,18 @@ class Restorer:
     def __init__(self, setup: RestoreSetup, worker: int, alive: Callable[[int], None]) -> None:
         self._setup = setup
         self._contents = Contents(setup.places, setup.backup_root, setup.state)
+        self._descriptions = Descriptions(setup.state, setup.numeric_ids)
         self._new_hasher = digest.hasher(setup.algorithm)
         self._buffer = bytearray(digest.READ_BYTES)
         self._alive = alive
         os.umask(0)  # whatever is made here says its mode
         self._target: Target | None = None
-        self._existing: Folders | None = None
+        self._existing: Existing | None = None
         if setup.target is not None and not setup.dry_run:
             name = b"%d" % worker
             self._target = Target(setup.target, name, setup.overwrite != "never", setup.backup_root)
         if setup.target is not None:
-            self._existing = Folders(setup.target.open())
+            self._existing = Existing(setup.target, self._descriptions, self._new_hasher)
         self._inside = self._inside_relative = b""
         # Handles of the current folder, in the target and in the backup; the caches own them.
         self._folder: int | None = None
@@ -88,6 +93,9 @@ class Restorer:
                     self._refuse(item, str(occupied))
             except Refused as refused:
                 self._refuse(item, str(refused))
+        if self._target is not None:
+            not_held = self._target.take_not_held()
+            self._tally.update({NOT_HELD + kind: number for kind, number in not_held.items()})
         self._items += [(message.TALLY, name, number) for name, number in self._tally.items()]
         results = (tried, 0, 0, self._bytes_read, self._bytes_written, self._items)
         return message.encode(results), tried, self._bytes_read
@@ -120,7 +128,7 @@ class Restorer:
                 self._folder = None  # opening this one may have closed it
             self._items.append(tuple(item))
         elif tag == message.SPECIAL:
-            self._tally[SPECIALS] += 1
+            self._special(item[1], Held(treepath.join(self._inside, item[1]), *item[2]))
         else:
             self._items.append(tuple(item))
 
@@ -131,11 +139,18 @@ class Restorer:
     def _is_own_work(self, item: list[Any]) -> bool:
         """Whether what stands in the way is what this restore has put there: a worker that was killed may
         have done a part of a batch that is then given out again."""
-        if item[0] not in (message.FILE, message.LINK):
+        if item[0] not in (message.FILE, message.LINK, message.SPECIAL):
             return False
         if not self._is_there(item[1], Held(treepath.join(self._inside, item[1]), *item[2])):
             return False
-        self._tally[RESTORED if item[0] == message.FILE else LINKS] += 1
+        self._tally[{message.FILE: RESTORED, message.LINK: LINKS}.get(item[0], MADE)] += 1
+        return True
+
+    def _is_name(self, held: Held) -> bool:
+        """Whether it is another name of a file that came before: the parent knows when that one is there."""
+        if held.linked_to is None or self._target is None:
+            return False
+        self._items.append((message.NAME, held.path, held[1:]))
         return True
 
     # -- files --------------------------------------------------------------------------------------------
@@ -149,6 +164,8 @@ class Restorer:
             raise Refused(gone_words(held))
         if self._setup.overwrite == "if-different" and self._is_there(name, held):
             self._already(held)
+        elif self._is_name(held):
+            return
         elif self._target is None:
             self._look(held)
         else:
@@ -159,8 +176,10 @@ class Restorer:
 
         Whatever is not plainly so is left to `_restore`, which does the same with more looks.
         """
-        _, mode, uid, gid, mtime_ns, size, recorded, _, _, _, _, area, _, _, _ = row
+        _, mode, uid, gid, mtime_ns, size, recorded, _, _, _, _, area, _, _, _, attributes, linked_to = row
         if area is None or size >= digest.READ_BYTES or mode < 0 or not self._inside_relative:
+            return False
+        if not attributes is linked_to is None:
             return False
         assert self._target is not None, "the caller has looked"
         try:
@@ -176,7 +195,7 @@ class Restorer:
         if len(content) != size or self._new_hasher(content).digest() != recorded:
             return False
         folder = self._folder if self._folder is not None else self._handle()
-        metadata = Metadata(restored_mode(mode, uid, gid), uid, gid, mtime_ns)
+        metadata = self._descriptions.of_plain(mode, uid, gid, mtime_ns)
         self._target.give_name(self._target.new_small_file(content, metadata), folder, name)
         self._bytes_read += size
         self._bytes_written += size
@@ -231,7 +250,8 @@ class Restorer:
 
     def _copy(self, stored: int, held: Held, target: Target) -> bytes | None:
         """A checked copy in staging with its final metadata; None where the bytes aren't those recorded."""
-        metadata = metadata_of(held if held.mode >= 0 else held._replace(mode=os.fstat(stored).st_mode))
+        known = held if held.mode >= 0 else held._replace(mode=os.fstat(stored).st_mode)
+        metadata = self._descriptions.of(known)
         if held.size >= digest.READ_BYTES:
             return self._copy_large(stored, held, metadata, target)
         content = b""
@@ -265,9 +285,7 @@ class Restorer:
                 self._bytes_read += len(piece)
                 self._alive(len(piece))
             if size == held.size and state.digest() == held.digest:
-                found = Stat(metadata.mode, metadata.uid, metadata.gid, metadata.mtime_ns, 0, 0, size)
-                staged.finish(found, metadata.mode)
-                return staged.name
+                return target.finish(staged, metadata, size)
         except BaseException:
             staged.discard()
             raise
@@ -282,36 +300,44 @@ class Restorer:
         if self._setup.overwrite == "if-different" and self._is_there(name, held):
             self._already(held)
             return
+        if self._is_name(held):
+            return
         assert held.target is not None, "the lister has looked"
         at = self._contents.place(held.path, held.number, held.area)
         if self._target is not None:
-            staged = self._target.new_link(held.target, metadata_of(held))
+            staged = self._target.new_link(held.target, self._descriptions.of(held))
             self._target.give_name(staged, self._handle(), name)
         self._tally[LINKS] += 1
         self._done(held, "RESTORE", content_words(held), at)
 
+    # -- special files ------------------------------------------------------------------------------------
+
+    def _special(self, name: bytes, held: Held) -> None:
+        if not self._setup.specials:
+            self._tally[SPECIALS] += 1
+            return
+        if self._setup.overwrite == "if-different" and self._is_there(name, held):
+            self._already(held)
+            return
+        if self._is_name(held):
+            return
+        kind = stat.S_IFMT(held.mode)
+        if kind in (stat.S_IFCHR, stat.S_IFBLK) and not held.size:
+            raise Refused("an earlier version of this program has not recorded which device it is")
+        if self._target is not None:
+            try:
+                staged = self._target.new_special(kind, held.size, self._descriptions.of(held))
+            except PermissionError:
+                self._tally[NOT_HELD + "devices"] += 1
+                return
+            self._target.give_name(staged, self._handle(), name)
+        self._tally[MADE] += 1
+        self._done(held, "RESTORE", "special file", None)
+
     # -- what is there already ----------------------------------------------------------------------------
 
     def _is_there(self, name: bytes, held: Held) -> bool:
-        """Whether the target has exactly this already, metadata and bytes."""
-        if self._existing is None:
-            return False
-        try:
-            parent = self._existing.at(self._place(self._inside))
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if _metadata_differs(found, held):
-                return False
-            if held.kind == Kind.LINK:
-                return os.readlink(name, dir_fd=parent) == held.target
-            if found.st_size != held.size:
-                return False
-            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
-        except OSError:
-            return False  # then it is restored, and what stands in the way is met there
-        try:
-            return digest.of_file(handle, self._new_hasher, self._buffer) == held.digest
-        finally:
-            os.close(handle)
+        return self._existing is not None and self._existing.has(self._place(self._inside), name, held)
 
     def _already(self, held: Held) -> None:
         self._tally[ALREADY] += 1
@@ -344,27 +370,6 @@ def _cause(error: OSError, known: str) -> str:
     if error.errno in _NOT_THERE:
         return known
     return _NO_FILE if error.errno == errno.ELOOP else f"its stored file can't be read: {error.strerror}"
-
-
-def place_in_target(path: bytes, with_names: bool) -> bytes:
-    """Where a path goes, relative to the folder that is restored into."""
-    return treepath.with_slashes(path) if with_names else treepath.relative(path)
-
-
-def metadata_of(held: Held) -> Metadata:
-    """A mode that nobody knows leaves what it is private."""
-    mode = held.mode if held.mode >= 0 else 0o700
-    return Metadata(restored_mode(mode, held.uid, held.gid), held.uid, held.gid, held.mtime_ns)
-
-
-def _metadata_differs(found: os.stat_result, held: Held) -> bool:
-    kind = {Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK}[Kind(held.kind)]
-    if stat.S_IFMT(found.st_mode) != kind or found.st_mtime_ns != held.mtime_ns:
-        return True
-    wanted = metadata_of(held)
-    if held.kind == Kind.FILE and stat.S_IMODE(found.st_mode) != wanted.mode:
-        return True
-    return os.geteuid() == 0 and (found.st_uid, found.st_gid) != (held.uid, held.gid)
 
 
 def content_words(held: Held) -> str:

@@ -24,6 +24,7 @@ from pipeline.stages.batches import Batches, Send
 from pipeline.stages.folders_ahead import FoldersAhead
 from pipeline.stages.marked import Marked
 from pipeline.stages.setup import ScanSetup, SourceRoot
+from pipeline.store import extended
 from pipeline.store.folders import Folders
 from pipeline.store.reading import Readable, Reader, read_range, read_row
 from pipeline.store.state import translated_errors
@@ -323,6 +324,7 @@ class _SourceWalk:
                 self._known.skip_below(path)
                 return None
             self._batches.beat()
+            packed = extended.read(handle)
             names = []
             if lists and self._marked.is_closed(handle):
                 self._known.skip_below(path)
@@ -333,7 +335,7 @@ class _SourceWalk:
         except OSError as error:
             self._not_readable(path, error)
             return None
-        self._batches.add((message.FOLDER, path, Stat.of(found), row))
+        self._batches.add((message.FOLDER, path, Stat.of(found), row, packed))
         return iter(names)
 
     def _list(self, handle: int) -> list[tuple[bytes, Kind]]:
@@ -372,11 +374,12 @@ class _SourceWalk:
             folder = self._folders.at(relative)
             found = Stat.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
             target = os.readlink(name, dir_fd=folder) if kind == Kind.LINK else None
+            packed = extended.read_name(name, folder)
         except OSError as error:
             self._not_readable(path + b"\0" + name, error)
             return
         self._batches.inside(path)
         if target is not None:
-            self._batches.add((message.LINK, name, found, target, row))
+            self._batches.add((message.LINK, name, found, target, row, packed))
         else:
-            self._batches.add((message.SPECIAL, name, found, row))
+            self._batches.add((message.SPECIAL, name, found, row, packed))

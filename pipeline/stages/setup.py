@@ -85,7 +85,8 @@ class RestoreSetup(NamedTuple):
     """target: the folder that is restored into, None where a dry run finds none.
 
     with_names: whether each source gets a folder with its name. overwrite: `never`, `if-different`, `always`.
-    report: whether anybody wants to see every path.
+    report: whether anybody wants to see every path. specials: fifos, sockets and devices, too. numeric_ids:
+    owners by number, and not by name first.
     """
 
     places: dict[bytes, SourcePlace]
@@ -97,6 +98,8 @@ class RestoreSetup(NamedTuple):
     overwrite: str
     dry_run: bool
     report: bool
+    specials: bool = False
+    numeric_ids: bool = False
 
 
 class VerifySetup(NamedTuple):

@@ -43,7 +43,7 @@ def shortage(
     return Problem(
         Severity.WARNING, None,
         f"the backup's disk may be too small: {_amount(found.size_bytes)} are new in the sources"
-        f" ({found.files:,} files), {_amount(free_bytes)} are free",
+        f" ({found.files:,} files), {_amount(int(free_bytes))} are free",
     )  # fmt: skip
 
 
@@ -84,9 +84,10 @@ class _Survey(Scanner):
         self._batches = found
 
 
-def _free_bytes(root: Path) -> int:
+def _free_bytes(root: Path) -> float:
+    """Some file systems (ramfs, some in user space) don't tell how large they are."""
     found = os.statvfs(root)
-    return found.f_bavail * found.f_frsize
+    return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
 
 
 def _used_bytes(setup: ScanSetup) -> float:

@@ -6,6 +6,7 @@ to a staged name before the journal does (invariant A). Fails with BackupSideFai
 
 from __future__ import annotations
 
+from pipeline.model.attributes import for_stored
 from pipeline.model.record import Stat
 from pipeline.stages.batch import BackupSideFailed, Batch
 from pipeline.store.metadata import permissions
@@ -20,8 +21,12 @@ class StagedCopies:
         self._prefix = b"%x-%x-" % (run, worker)
         self._next = 0
 
-    def small(self, content: bytes, found: Stat, batch: Batch) -> tuple[bytes, int]:
-        """Name and inode of a copy that is made in one go."""
+    def small(self, content: bytes, found: Stat, packed: bytes, batch: Batch) -> tuple[bytes, int]:
+        """Name and inode of a copy that is made in one go. packed: the file's extended attributes."""
+        if packed:
+            copy = self.begin()
+            self.write(copy, memoryview(content))
+            return self.finish(copy, found, packed, batch)
         name = self._new_name()
         try:
             inode = stage_small(self._folder, name, content, found, permissions(found.mode))
@@ -49,10 +54,10 @@ class StagedCopies:
         except OSError as error:
             raise _failed(error) from error
 
-    def finish(self, copy: StagingFile, found: Stat, batch: Batch) -> tuple[bytes, int]:
+    def finish(self, copy: StagingFile, found: Stat, packed: bytes, batch: Batch) -> tuple[bytes, int]:
         """Name and inode of the copy, with its metadata."""
         try:
-            inode = copy.finish(found, permissions(found.mode))
+            inode, _, _ = copy.finish(found, permissions(found.mode), for_stored(packed))
         except OSError as error:
             raise _failed(error) from error
         batch.bytes_stored += found.size

@@ -19,6 +19,7 @@ from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.batches import Batches, Send
 from pipeline.stages.setup import TreeSetup
+from pipeline.store import extended
 from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
 
 CantList = Callable[[bytes, OSError], None]
@@ -107,16 +108,17 @@ class TreeReader:
         folder, name = split(at)
         parent = self._folders.at(folder)
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        content, target, kind = None, None, Kind.of_mode(found.st_mode)
+        content, target, packed, kind = None, None, b"", Kind.of_mode(found.st_mode)
         if kind == Kind.LINK:
             target = os.readlink(name, dir_fd=parent)
-        elif kind == Kind.FILE:
+        elif kind in (Kind.FILE, Kind.FOLDER):
             handle = os.open(name, READ_FLAGS, dir_fd=parent)
             try:
-                content, found = self._hash(handle), os.fstat(handle)
+                content = self._hash(handle) if kind == Kind.FILE else None
+                found, packed = os.fstat(handle), extended.read(handle)
             finally:
                 os.close(handle)
-        return message.STORED, at, kind, Stat.of(found), content, target
+        return message.STORED, at, kind, Stat.of(found), content, target, packed
 
     def _hash(self, handle: int) -> bytes:
         return digest.of_file(handle, self._new_hasher, self._buffer, self._has_read)

@@ -19,15 +19,14 @@ from typing import NamedTuple
 
 from pipeline.layout import OWN_FOLDER
 from pipeline.model.errors import BackupSideError, StateError
-from pipeline.store import lock
+from pipeline.store import extended, lock
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.reading import connect_reader
+from pipeline.store.schema import bring_up_to_date, with_schema
 from pipeline.store.seal import OPENING, set_seal
 from pipeline.store.staging_file import unshare
 from pipeline.store.state import (
     REBUILD_ADVICE,
-    SCHEMA,
-    SCHEMA_VERSION,
     State,
     connect_writer,
     translated_errors,
@@ -134,7 +133,9 @@ def open_scratch(root: Path) -> Iterator[Backup]:
         connection = sqlite3.connect(path)
         source.backup(connection)
         connection.close()
-        state = State(connect_writer(path))
+        connection = connect_writer(path)
+        bring_up_to_date(connection, (OPENING, 0))
+        state = State(connection)
         cleanup.callback(state.close)
         yield Backup(root.resolve(), state, path)
 
@@ -155,7 +156,7 @@ def _own_folder(cleanup: ExitStack, name: bytes, parent: int) -> int:
                 f"{os.fsdecode(name)} in the backup is not a folder", "Move it away, then run again."
             ) from None
     handle = _open(cleanup, name, parent)
-    os.fchmod(handle, 0o700)
+    extended.give(handle, 0o700, (), replaces=True)  # nor an access list, which what is made in it would get
     return handle
 
 
@@ -223,7 +224,11 @@ def _open_state(cleanup: ExitStack, path: Path, root: Path, own: int, now_ns: in
     _unshare_state(own)
     connection = connect_writer(path)
     os.chmod(path, 0o600)
-    state = State(with_schema(connection) if fresh else connection)
+    if fresh:
+        with_schema(connection)
+    else:
+        bring_up_to_date(connection, (OPENING, now_ns))
+    state = State(connection)
     cleanup.callback(_close_and_seal, state, path)
     state.set_setting(OPENING, now_ns)  # committed with whatever comes first
     return state
@@ -252,9 +257,3 @@ def _close_and_seal(state: State, path: Path) -> None:
                 set_seal(path, int(opening))
     finally:
         state.close()
-
-
-def with_schema(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """A fresh database's tables, in one transaction."""
-    connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    return connection

@@ -24,9 +24,10 @@ import stat
 from collections.abc import Callable, Sequence
 
 from pipeline.layout import DELETED, DUPLICATES
+from pipeline.model import attributes
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.record import signed64
-from pipeline.store import system
+from pipeline.store import extended, system
 from pipeline.store.folders import Folders, Obstacle, split
 from pipeline.store.metadata import change_owner, describe
 from pipeline.store.operation import (
@@ -213,7 +214,7 @@ class StoredFiles:
             return
         if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
             unshare(parent, name, self._staging, b"d-%x" % found.st_ino)
-        describe(parent, name, op.is_link, op.mode, op.uid, op.gid, op.mtime_ns)
+        describe(parent, name, op.is_link, op.mode, op.uid, op.gid, op.mtime_ns, op.attributes)
 
     def _mark(self, target: bytes) -> None:
         folder, name = split(target)
@@ -246,7 +247,7 @@ class StoredFiles:
     def _open_up(self, op: OpenUp) -> None:
         handle = self._make(op.target)
         change_owner(op.uid, op.gid, handle=handle)
-        os.fchmod(handle, op.mode)
+        extended.give(handle, op.mode, attributes.for_stored(op.attributes), replaces=True)
 
     def _remove_empty(self, path: bytes) -> bool:
         """Whether the folder is gone. One that isn't empty stays, and so does what isn't a folder."""

@@ -256,7 +256,7 @@ class Journal:
             case MakeFolder(at):
                 return [MakePrivate(at)]
             case OpenFolder(at, mode, uid, gid):
-                return [OpenUp(at, mode, uid, gid)]
+                return [OpenUp(at, mode, uid, gid, self._state.attributes(record.attributes))]
             case RemoveFolder(at):
                 return [RemoveEmpty(at)]
             case SetMetadata(at):
@@ -264,7 +264,7 @@ class Journal:
                 return [
                     Describe(
                         at, inode, record.kind == Kind.LINK, permissions(record.mode),
-                        record.uid, record.gid, record.mtime_ns,
+                        record.uid, record.gid, record.mtime_ns, self._state.attributes(record.attributes),
                     )
                 ]  # fmt: skip
             case DeleteVersion(at, mark):

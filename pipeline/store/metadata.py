@@ -1,4 +1,4 @@
-"""Owner, mode and mtime of stored files, as far as a file system has them.
+"""Owner, mode, mtime and extended attributes of stored files, as far as a file system has them.
 
 In: handles, or names in open folders. Guarantees: nothing is followed; set-id bits never reach a backup.
 Fails with OSError.
@@ -10,6 +10,9 @@ import errno
 import os
 import stat
 
+from pipeline.model import attributes
+from pipeline.store import extended
+
 _OWNER_NOT_SUPPORTED = (errno.EPERM, errno.EINVAL, errno.ENOTSUP)
 MAY_CHANGE_OWNER = os.geteuid() == 0
 
@@ -19,28 +22,33 @@ def permissions(mode: int) -> int:
     return stat.S_IMODE(mode) & 0o1777
 
 
-def describe(parent: int, name: bytes, is_link: bool, mode: int, uid: int, gid: int, mtime_ns: int) -> None:
-    """Mode, owner and mtime of a stored file or link. A link has no mode of its own."""
+def describe(
+    parent: int, name: bytes, is_link: bool, mode: int, uid: int, gid: int, mtime_ns: int, packed: bytes = b""
+) -> None:
+    """Mode, owner, mtime and attributes of a stored file or link. A link has no mode of its own, and none of
+    the attributes that a backup's file gets."""
     change_owner(uid, gid, name=name, parent=parent)
     if not is_link:
         # O_PATH, since the file may not be readable even for its owner; /proc resolves it to the inode.
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            os.chmod(f"/proc/self/fd/{handle}", mode)
+            extended.give(b"/proc/self/fd/%d" % handle, mode, attributes.for_stored(packed), replaces=True)
         finally:
             os.close(handle)
     os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
 
 
-def change_owner(uid: int, gid: int, *, handle: int = -1, name: bytes = b"", parent: int = -1) -> None:
-    """As root, where the file system has owners. The state has the true owner in any case."""
-    if not MAY_CHANGE_OWNER:
-        return
+def change_owner(uid: int, gid: int, *, handle: int = -1, name: bytes = b"", parent: int = -1) -> bool:
+    """Whether it could be done: as root, where the file system has owners; somebody else can give what is
+    theirs to a group of theirs. The state has the true owner in any case."""
+    new_uid = uid if MAY_CHANGE_OWNER else -1
     try:
         if handle >= 0:
-            os.chown(handle, uid, gid)
+            os.chown(handle, new_uid, gid)
         else:
-            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+            os.chown(name, new_uid, gid, dir_fd=parent, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _OWNER_NOT_SUPPORTED:
             raise
+        return False
+    return MAY_CHANGE_OWNER or uid in (-1, os.geteuid())

@@ -51,12 +51,13 @@ class MakePrivate(NamedTuple):
 
 
 class OpenUp(NamedTuple):
-    """The folder's own mode and owner."""
+    """The folder's own mode, owner and extended attributes (packed)."""
 
     target: bytes
     mode: int
     uid: int
     gid: int
+    attributes: bytes = b""
 
 
 class RemoveEmpty(NamedTuple):
@@ -66,7 +67,7 @@ class RemoveEmpty(NamedTuple):
 
 
 class Describe(NamedTuple):
-    """The stored file's or link's mode (permission bits), owner and mtime."""
+    """The stored file's or link's mode (permission bits), owner, mtime and extended attributes (packed)."""
 
     target: bytes
     inode: int
@@ -75,6 +76,7 @@ class Describe(NamedTuple):
     uid: int
     gid: int
     mtime_ns: int
+    attributes: bytes = b""
 
 
 class Mark(NamedTuple):

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.model.record import Record, Version
+from pipeline.store.schema import see_in_this_form
 
 RANGE_ROWS = 2_000
 RECORD_COLUMNS = ", ".join(Record._fields)
@@ -43,7 +45,10 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 def _connect(path: Path, immutable: bool) -> sqlite3.Connection:
     mode = "mode=ro&immutable=1" if immutable else "mode=ro"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+    with suppress(sqlite3.DatabaseError):  # whoever asks is told the same
+        see_in_this_form(connection)
+    return connection
 
 
 class _Rows(NamedTuple):
@@ -96,6 +101,12 @@ def read_row(state: Readable, path: bytes) -> Row | None:
     """The row of `files` for one path."""
     rows = state.execute(_ROW, (path,)).fetchall()
     return rows[0] if rows else None
+
+
+def read_attributes(state: Readable, identity: bytes) -> bytes:
+    """Extended attributes, packed, by their identity."""
+    rows = state.execute("SELECT packed FROM attributes WHERE identity = ?", (identity,)).fetchall()
+    return bytes(rows[0][0]) if rows else b""
 
 
 def read_range(

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pipeline.model.errors import DamagedStateError
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
-from pipeline.store.backup import with_schema
 from pipeline.store.reading import connect_reader
+from pipeline.store.schema import with_schema
 from pipeline.store.seal import OPENING, set_seal
-from pipeline.store.state import connect_writer
+from pipeline.store.state import connect_writer, keep_attributes
 from pipeline.store.trust import (
     STATE_FILES,
     STATE_NAME,
@@ -39,7 +39,7 @@ _FINISH = (
     f" {VersionStatus.LOST:d}, :run FROM pins",
     # 2. a path of which only versions are left
     f"INSERT OR IGNORE INTO files SELECT DISTINCT path, {Kind.FILE:d}, 0, 0, 0, 0, 0, 0, 0, NULL, NULL,"
-    f" {Area.DELETED:d}, NULL, 1, 0, :run, 0 FROM versions",
+    f" {Area.DELETED:d}, NULL, 1, 0, :run, 0, -1, NULL, NULL FROM versions",
     # 3. the numbering goes on
     "UPDATE files SET number = 1 + (SELECT max(v.number) FROM versions AS v WHERE v.path = files.path),"
     " kept_versions = (SELECT count(*) FROM versions AS v WHERE v.path = files.path"
@@ -112,6 +112,10 @@ class NewState:
             return Area(record.area)
         self._connection.execute(f"REPLACE INTO files VALUES ({_FIELDS})", record)
         return Area(known[0]) if known is not None else None
+
+    def keep_attributes(self, packed: bytes) -> bytes | None:
+        """As `State.keep_attributes`."""
+        return keep_attributes(self._connection, packed)
 
     def add_version(self, version: Version) -> None:
         """A content or a marker that keeps its number; a content counts more."""

@@ -164,3 +164,18 @@ class Groups(_Scratch):
             path = row[0]
             assert isinstance(path, bytes)
             yield path
+
+
+class FirstNames(_Scratch):
+    """Of each file with several names: which of those that were asked for came first."""
+
+    def __init__(self) -> None:
+        super().__init__("CREATE TABLE names (of BLOB PRIMARY KEY, first BLOB) WITHOUT ROWID")
+
+    def first(self, of: bytes, path: bytes) -> bytes:
+        """of: the file, by its first name of all. path: the one that has come now."""
+        with _translated_errors():
+            self._connection.execute("INSERT OR IGNORE INTO names VALUES (?, ?)", (of, path))
+        found = self._one("SELECT first FROM names WHERE of = ?", of)
+        assert found is not None, "it was just written"
+        return found

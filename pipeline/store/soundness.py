@@ -33,7 +33,8 @@ class Soundness:
 
     def of_state(self, held: Held) -> str | None:
         """What is wrong with an entry state."""
-        path, kind, mode, uid, gid, mtime_ns, size, digest, target, number, *_, area, _, _, _ = held
+        path, kind, mode, uid, gid, mtime_ns, size, digest, target, number, *_, area, _, _, _, attributes, \
+            linked_to = held  # fmt: skip
         wrong = self.of_path(path, kind)
         if wrong is not None:
             return wrong
@@ -47,6 +48,8 @@ class Soundness:
             or (kind == _FILE and (type(digest) is not bytes or target is not None) and held.is_within_reach)
             or (kind == _LINK and not _can_be_target(target))
             or (kind == _FOLDER and not digest is target is None)
+            or not (attributes is None or type(attributes) is bytes)
+            or not (linked_to is None or (type(linked_to) is bytes and treepath.is_valid(linked_to)))
         ):
             return _NO_FIELDS
         return None
@@ -83,7 +86,7 @@ def unsound_rows(state: Readable, sources: Container[bytes]) -> Iterator[tuple[A
         record = Record._make(row)
         held = Held(
             *record[:6], record.size, record.digest, record.target, record.number, record.since_run, None,
-            record.area, None, 0, None,
+            record.area, None, 0, None, record.attributes, record.linked_to,
         )  # fmt: skip
         # What was lost, or was taken from a deleted path, has no content, which the area doesn't tell.
         is_empty = record.digest is None and record.target is None
@@ -94,12 +97,12 @@ def unsound_rows(state: Readable, sources: Container[bytes]) -> Iterator[tuple[A
         wrong = soundness.of_version(Version._make(row))
         if wrong is not None:
             yield row[0], wrong
-    for path, *numbers, kind, mode, uid, gid, mtime_ns, size, digest, target, number in _all_rows(
-        state, "history"
-    ):
+    for path, *numbers, kind, mode, uid, gid, mtime_ns, size, digest, target, number, attributes, \
+            linked_to in _all_rows(state, "history"):  # fmt: skip
         held = Held(
-            path, kind, mode, uid, gid, mtime_ns, size, digest, target, number, 0, None, None, -1, 0, None
-        )
+            path, kind, mode, uid, gid, mtime_ns, size, digest, target, number, 0, None, None, -1, 0, None,
+            attributes, linked_to,
+        )  # fmt: skip
         wrong = soundness.of_state(held)
         if wrong is not None or not all(type(number) is int for number in numbers):
             yield path, wrong or _NO_FIELDS

@@ -14,7 +14,9 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from pipeline.model.attributes import unpack
 from pipeline.model.record import Kind, Stat, same_time, signed64
+from pipeline.store import extended
 from pipeline.store.folders import READ_FLAGS, Folders, split
 from pipeline.store.metadata import describe, permissions
 from pipeline.store.operation import Identity, Operation, Place
@@ -130,12 +132,14 @@ class Staging:
             describe(self._folder, staged, True, 0, found.uid, found.gid, found.mtime_ns)
             return
         source, copy = os.open(name, READ_FLAGS, dir_fd=parent), StagingFile(self._folder, staged)
+        own: list[extended.Pair] = []
         try:
             for piece, is_hole in pieces(source, bytearray(_COPY_BYTES), expected.size):
                 copy.write(piece, is_hole)
+            own = unpack(extended.read(source))
         finally:
             os.close(source)
-            copy.finish(found, permissions(found.mode))
+            copy.finish(found, permissions(found.mode), own)
 
     def inspect(self, at: bytes, expected: Expected) -> None:
         """What `adopt` would find, without doing it. Raises Damaged."""

@@ -7,8 +7,12 @@ bytes is one on the disk. Fails with OSError.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
+from pipeline.model.attributes import unpack
 from pipeline.model.record import Stat, signed64
+from pipeline.store import extended
+from pipeline.store.extended import Pair
 from pipeline.store.folders import READ_FLAGS
 from pipeline.store.metadata import change_owner
 from pipeline.store.pieces import pieces
@@ -35,20 +39,28 @@ class StagingFile:
         while data:
             data = data[os.write(self._handle, data) :]
 
-    def finish(self, found: Stat, mode: int, durable: bool = False) -> int:
-        """Give it its metadata (mode: permission bits) and close it. Returns its inode.
+    def finish(
+        self, found: Stat, mode: int, attributes: Sequence[Pair] = (), durable: bool = False
+    ) -> tuple[int, list[bytes], bool]:
+        """Give it its metadata (mode: permission bits) and close it. Returns its inode, the names of the
+        extended attributes that can't be held here, and whether it has its owner.
 
         durable: its bytes are on the disk when this returns.
         """
+        lost: list[bytes] = []
         try:
             if self._has_holes:
                 os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR))
-            change_owner(found.uid, found.gid, handle=self._handle)
-            os.fchmod(self._handle, mode)  # after the owner, whose change clears set-id bits
+            is_theirs = change_owner(found.uid, found.gid, handle=self._handle)
+            # After the owner, whose change clears set-id bits and capabilities.
+            if attributes:
+                lost = extended.give(self._handle, mode, attributes, replaces=False)
+            else:
+                os.fchmod(self._handle, mode)
             os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
             if durable:
                 os.fsync(self._handle)
-            return signed64(os.fstat(self._handle).st_ino)
+            return signed64(os.fstat(self._handle).st_ino), lost, is_theirs
         finally:
             self._close()
 
@@ -92,7 +104,8 @@ def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
         try:
             for piece, is_hole in pieces(source, bytearray(_READ_BYTES), found.st_size):
                 copy.write(piece, is_hole)
-            copy.finish(Stat.of(found), found.st_mode & 0o7777, durable=True)
+            own = unpack(extended.read(source))
+            copy.finish(Stat.of(found), found.st_mode & 0o7777, own, durable=True)
         except OSError:
             copy.discard()
             raise

@@ -19,50 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.layout import SourcePlace
-from pipeline.model import treepath
+from pipeline.model import attributes, treepath
 from pipeline.model.errors import BackupSideError, DamagedStateError
 from pipeline.model.plan import Plan
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
 from pipeline.store import operation
 from pipeline.store.operation import Operation
-from pipeline.store.reading import RANGE_ROWS, RECORD_COLUMNS, read_range
+from pipeline.store.owners import GROUP, USER, owner_name
+from pipeline.store.reading import RANGE_ROWS, RECORD_COLUMNS, read_attributes, read_range
 
-SCHEMA_VERSION = 1
 REBUILD_ADVICE = (
     "If a state.db of this backup exists elsewhere, put it back;"
     " otherwise `python -m pipeline rebuild` makes a new one from the files."
 )
-
-SCHEMA = """
-CREATE TABLE settings (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
-CREATE TABLE sources (name BLOB PRIMARY KEY, at_root INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE runs (
-    number INTEGER PRIMARY KEY, started_ns INTEGER NOT NULL, ended_ns INTEGER, status TEXT NOT NULL,
-    durability TEXT NOT NULL, boot_id TEXT NOT NULL, counts TEXT);
-CREATE TABLE files (
-    path BLOB PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL,
-    gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
-    size INTEGER NOT NULL, digest BLOB, target BLOB, area INTEGER NOT NULL, original BLOB,
-    number INTEGER NOT NULL, kept_versions INTEGER NOT NULL, since_run INTEGER NOT NULL,
-    unsettled INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX files_live ON files (digest) WHERE area = 0 AND digest IS NOT NULL;
-CREATE INDEX files_duplicates ON files (path, original) WHERE area = 1;
-CREATE INDEX files_kept_versions ON files (kept_versions) WHERE kept_versions > 0;
-CREATE TABLE history (
-    path BLOB NOT NULL, from_run INTEGER NOT NULL, to_run INTEGER NOT NULL, kind INTEGER NOT NULL,
-    mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    size INTEGER NOT NULL, digest BLOB, target BLOB, number INTEGER NOT NULL,
-    PRIMARY KEY (path, from_run)) WITHOUT ROWID;
-CREATE TABLE versions (
-    path BLOB NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB,
-    target BLOB, mtime_ns INTEGER NOT NULL, pinned INTEGER NOT NULL, status INTEGER NOT NULL,
-    ended_run INTEGER, PRIMARY KEY (path, number)) WITHOUT ROWID;
-CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operation BLOB NOT NULL);
-"""
-
-# `number` in `history` and `files` names a content of the path: the version number that it has, or will get.
-# So a content's place follows from the path's current record and from `versions`, and a METADATA action, or
-# a move between the areas, never has to touch the history.
 
 _INTENTS_PER_ROW = 64
 _ASKED_AT_ONCE = 64
@@ -114,6 +83,14 @@ def source_places(sources: Iterable[tuple[bytes, bool]]) -> dict[bytes, SourcePl
     }
 
 
+def keep_attributes(connection: sqlite3.Connection, packed: bytes) -> bytes | None:
+    """The identity of extended attributes, which are recorded once for all paths that have the same."""
+    name = attributes.identity(packed)
+    if name is not None:
+        connection.execute("INSERT OR IGNORE INTO attributes VALUES (?, ?)", (name, packed))
+    return name
+
+
 class State:
     """The state as the committer and the engine see it. `connection` is this object's from now on."""
 
@@ -122,6 +99,7 @@ class State:
         self._open = False
         self._unwritten: list[Record] = []  # a statement for many records is cheaper than many statements
         self._live_nowhere: set[bytes] = set()
+        self._named: tuple[set[int], set[int]] = (set(), set())  # users and groups whose names are recorded
         self.is_in_doubt = False
         """Whether a commit has failed: what it wrote may be found, or not, when the state is opened again."""
 
@@ -151,6 +129,7 @@ class State:
     def rollback(self) -> None:
         self._unwritten.clear()
         self._live_nowhere.clear()
+        self._named = (set(), set())
         if self._open:
             self._connection.rollback()
             self._open = False
@@ -222,6 +201,14 @@ class State:
         )
         return self.execute(query, (path, run)).fetchone() is not None
 
+    def names_of_files(self, after: tuple[int, bytes]) -> list[Record]:
+        """A bounded number of paths of files with several names in their file system, by inode and path."""
+        query = (
+            f"SELECT {RECORD_COLUMNS} FROM files WHERE links > 1 AND area != {Area.DELETED:d}"
+            f" AND (inode, path) > (?, ?) ORDER BY inode, path LIMIT {RANGE_ROWS}"
+        )
+        return [Record._make(row) for row in self.execute(query, after)]
+
     def orphaned_duplicates(self, after: bytes) -> list[Record]:
         """A bounded number of duplicates, in scan order, whose original is no longer a file in the source."""
         columns = ", ".join(f"d.{name}" for name in Record._fields)
@@ -282,16 +269,35 @@ class State:
         self._begin()
         record, old = plan.record, plan.before
         self._unwritten.append(record)
+        if record.uid not in self._named[USER] or record.gid not in self._named[GROUP]:
+            self._name_owners(record)
         if record.area == Area.LIVE and record.digest is not None:
             self._live_nowhere.discard(record.digest)
         if plan.archived is not None:
             self._connection.execute(_WRITE_VERSION, plan.archived)
         if plan.closes and old is not None and old.since_run != run:
             self._connection.execute(
-                "REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (old.path, old.since_run, run, old.kind, old.mode, old.uid, old.gid, old.mtime_ns,
-                 old.size, old.digest, old.target, old.number),
+                 old.size, old.digest, old.target, old.number, old.attributes, old.linked_to),
             )  # fmt: skip
+
+    def _name_owners(self, record: Record) -> None:
+        """How this system calls the owners, so that another one, with other numbers, can tell who it was."""
+        for of, number in ((USER, record.uid), (GROUP, record.gid)):
+            if number not in self._named[of]:
+                self._named[of].add(number)
+                if (name := owner_name(of, number)) is not None:
+                    self._connection.execute("REPLACE INTO owners VALUES (?, ?, ?)", (of, number, name))
+
+    def keep_attributes(self, packed: bytes) -> bytes | None:
+        """As the function."""
+        self._begin()
+        return keep_attributes(self._connection, packed)
+
+    def attributes(self, name: bytes | None) -> bytes:
+        """The extended attributes of an identity, packed."""
+        return read_attributes(self._connection, name) if name is not None else b""
 
     def _write_records(self) -> None:
         if self._unwritten:

@@ -16,12 +16,15 @@ import fcntl
 import os
 import re
 import stat
+from collections import Counter
 from typing import NamedTuple
 
-from pipeline.model import treepath
+from pipeline.model import attributes, treepath
 from pipeline.model.errors import RestoreError
+from pipeline.model.record import Stat
+from pipeline.store import extended
 from pipeline.store.folders import FOLDER_FLAGS, Folders, Obstacle
-from pipeline.store.metadata import MAY_CHANGE_OWNER, change_owner, describe
+from pipeline.store.metadata import change_owner
 from pipeline.store.staging_file import StagingFile
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,12 +37,13 @@ class Occupied(Exception):
 
 
 class Metadata(NamedTuple):
-    """mode: permission bits, set-id bits too. Times in nanoseconds since 1970."""
+    """mode: permission bits, set-id bits too. Times in nanoseconds since 1970. attributes: packed."""
 
     mode: int
     uid: int
     gid: int
     mtime_ns: int
+    attributes: bytes = b""
 
 
 class Root(NamedTuple):
@@ -84,6 +88,7 @@ class Target:
         except OSError as error:
             raise RestoreError(f"{place.path}: {error.strerror}") from error
         self._next = 0
+        self._not_held: Counter[str] = Counter()
         self._owner: tuple[int, int] | None = None  # of what is made in staging, unless it is changed
 
     def folder(self, relative: bytes) -> int:
@@ -109,16 +114,39 @@ class Target:
         """Like `folder`, but raises FileNotFoundError, and NotADirectoryError for a link."""
         return self._folders.at(relative) if relative else self.root
 
+    def take_not_held(self) -> Counter[str]:
+        """What this folder's file system, or the rights of who restores, couldn't hold since this was asked
+        last: the kinds of metadata, each with the number of entries that go without."""
+        taken, self._not_held = self._not_held, Counter()
+        return taken
+
     def new_file(self) -> StagingFile:
         """A file that has no name outside of staging yet."""
         return StagingFile(self._staging, self._new_name())
+
+    def finish(self, file: StagingFile, metadata: Metadata, size_bytes: int) -> bytes:
+        """Its name in staging, when it has all of its bytes and its metadata."""
+        mode, uid, gid, mtime_ns, packed = metadata
+        found = Stat(mode, uid, gid, mtime_ns, 0, 0, size_bytes)
+        _, lost, is_theirs = file.finish(found, mode, attributes.unpack(packed))
+        self._count(lost, is_theirs)
+        return file.name
+
+    def _count(self, lost: list[bytes], is_theirs: bool) -> None:
+        self._not_held.update({attributes.kind_words(name) for name in lost})
+        if not is_theirs:
+            self._not_held["owners"] += 1
 
     def new_small_file(self, content: bytes, metadata: Metadata) -> bytes:
         """A whole file in staging, and its name there: as few calls as it takes, since most files are small.
 
         The process's umask must be 0, so that the mode is right from the start.
         """
-        name, (mode, uid, gid, mtime_ns) = self._new_name(), metadata
+        if metadata.attributes:
+            file = self.new_file()
+            file.write(memoryview(content))
+            return self.finish(file, metadata, len(content))
+        name, (mode, uid, gid, mtime_ns, _) = self._new_name(), metadata
         handle = os.open(name, _CREATE, mode, dir_fd=self._staging)
         try:
             written = os.write(handle, content)
@@ -128,7 +156,7 @@ class Target:
                 found = os.fstat(handle)
                 self._owner = found.st_uid, found.st_gid
             if self._owner != (uid, gid):
-                change_owner(uid, gid, handle=handle)
+                self._count([], change_owner(uid, gid, handle=handle))
             if self._owner != (uid, gid) or mode & 0o6000:
                 os.fchmod(handle, mode)  # a new owner, and for some also writing, clears set-id bits
             os.utime(handle, ns=(mtime_ns, mtime_ns))
@@ -140,8 +168,32 @@ class Target:
         """A symbolic link in staging, and its name there."""
         name = self._new_name()
         os.symlink(target, name, dir_fd=self._staging)
-        describe(self._staging, name, True, 0, metadata.uid, metadata.gid, metadata.mtime_ns)
+        self._describe(name, metadata, extended.give_link(self._path(name), _wanted(metadata)))
         return name
+
+    def new_special(self, kind: int, device: int, metadata: Metadata) -> bytes:
+        """A fifo, a socket or a device in staging, and its name there. kind: the type bits of its mode.
+        Raises PermissionError: devices are for root."""
+        name = self._new_name()
+        os.mknod(name, kind | 0o600, device, dir_fd=self._staging)
+        lost = extended.give(self._path(name), metadata.mode, _wanted(metadata), replaces=False)
+        self._describe(name, metadata, lost)
+        return name
+
+    def new_name(self, of: bytes, folder: int) -> bytes:
+        """A second name in staging for what lies in a folder of this target already."""
+        name = self._new_name()
+        os.link(of, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
+        return name
+
+    def _path(self, name: bytes) -> bytes:
+        """A way to what was made in staging, for calls that know no folder handles."""
+        return b"/proc/self/fd/%d/%b" % (self._staging, name)
+
+    def _describe(self, name: bytes, metadata: Metadata, lost: list[bytes]) -> None:
+        """Owner and mtime of what can't be opened."""
+        self._count(lost, change_owner(metadata.uid, metadata.gid, name=name, parent=self._staging))
+        os.utime(name, ns=(metadata.mtime_ns,) * 2, dir_fd=self._staging, follow_symlinks=False)
 
     def give_name(self, staged: bytes, folder: int, name: bytes) -> None:
         """The final name, in one step. Raises Occupied."""
@@ -168,8 +220,8 @@ class Target:
     def describe_folder(self, relative: bytes, metadata: Metadata) -> None:
         """After its content: a folder's owner, mode and mtime."""
         handle = self.existing_folder(relative)
-        change_owner(metadata.uid, metadata.gid, handle=handle)
-        os.fchmod(handle, metadata.mode)
+        is_theirs = change_owner(metadata.uid, metadata.gid, handle=handle)
+        self._count(extended.give(handle, metadata.mode, _wanted(metadata), replaces=True), is_theirs)
         os.utime(handle, ns=(metadata.mtime_ns, metadata.mtime_ns))
 
     def _new_name(self) -> bytes:
@@ -189,7 +241,8 @@ def make_staging(place: Root) -> tuple[Root, int]:
         staging = os.open(name, FOLDER_FLAGS, dir_fd=root)
     finally:
         os.close(root)
-    os.fchmod(staging, 0o700)  # without a set-group bit that it may have inherited
+    # Without a set-group bit that it may have inherited, and without an access list that is passed on.
+    extended.give(staging, 0o700, (), replaces=True)
     fcntl.flock(staging, fcntl.LOCK_EX)
     return place._replace(staging=name), staging
 
@@ -242,11 +295,13 @@ def _empty(staging: int) -> None:
         os.rmdir(folder, dir_fd=staging)
 
 
-def restored_mode(mode: int, uid: int, gid: int) -> int:
-    """Permission bits as recorded. Set-id bits only together with the owner that they were given for."""
-    if MAY_CHANGE_OWNER or (uid, gid) == (os.geteuid(), os.getegid()):
-        return stat.S_IMODE(mode)
-    return stat.S_IMODE(mode) & 0o1777
+def place_in_target(path: bytes, with_names: bool) -> bytes:
+    """Where a path goes, relative to the folder that is restored into."""
+    return treepath.with_slashes(path) if with_names else treepath.relative(path)
+
+
+def _wanted(metadata: Metadata) -> list[extended.Pair]:
+    return attributes.unpack(metadata.attributes)
 
 
 def _unlink(name: bytes, folder: int) -> None:

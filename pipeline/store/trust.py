@@ -16,9 +16,10 @@ from pathlib import Path
 from pipeline.model import treepath
 from pipeline.model.errors import BackupSideError, DamagedStateError, StateError
 from pipeline.store.reading import Readable
+from pipeline.store.schema import SCHEMA_VERSION
 from pipeline.store.seal import SEAL_NAME, Looked, look, opening_of
 from pipeline.store.soundness import unsound_rows
-from pipeline.store.state import REBUILD_ADVICE, SCHEMA_VERSION, source_places
+from pipeline.store.state import REBUILD_ADVICE, source_places
 
 STATE_NAME = "state.db"
 STATE_FILES = (STATE_NAME, STATE_NAME + "-wal", STATE_NAME + "-shm")
@@ -80,7 +81,7 @@ def _check_form(connection: Readable) -> None:
             f"state.db has form {version}, this program knows form {SCHEMA_VERSION}",
             "Use the newer version of this program that made it.",
         )
-    if version != SCHEMA_VERSION:
+    if version < 1:
         raise DamagedStateError("state.db has no valid form", REBUILD_ADVICE)
 
 

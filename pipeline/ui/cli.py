@@ -84,7 +84,7 @@ def config() -> None:
 @config.command()
 @config_options
 @json_option
-@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path, readable=False))
 def check(file: Path | None, settings: tuple[str, ...], json: bool, paths: tuple[Path, ...]) -> None:
     """Check the configuration and its sources, and print what it comes to; or, with PATHs, whether each is
     backed up, and if not, which rule leaves it out.

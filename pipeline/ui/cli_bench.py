@@ -14,7 +14,7 @@ from pipeline.ui.options import config_options, json_option
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=click.Path(path_type=Path, readable=False))
 @config_options
 @click.option(
     "--seconds",

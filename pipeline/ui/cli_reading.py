@@ -21,7 +21,7 @@ from pipeline.ui.options import at_option, config_options, refuse_both, shown_op
     "--to",
     metavar="DIR",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="New or empty folder to restore into.",
 )
 @at_option
@@ -31,6 +31,8 @@ from pipeline.ui.options import at_option, config_options, refuse_both, shown_op
     type=click.Choice(["if-different", "always"]),
     help="Also into a folder that isn't empty: replace what differs, or all.",
 )
+@click.option("--specials", is_flag=True, help="Also fifos, sockets and (as root) devices.")
+@click.option("--numeric-ids", is_flag=True, help="Owners by their numbers, not by their names first.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be restored, and write nothing.")
 @shown_options("path")
 def restore(
@@ -41,6 +43,8 @@ def restore(
     at: str | None,
     version: int | None,
     overwrite: str | None,
+    specials: bool,
+    numeric_ids: bool,
     dry_run: bool,
     json: bool,
     quiet: bool,
@@ -58,11 +62,14 @@ def restore(
       python -m pipeline restore docs/one.txt --to /tmp/one --version 3
     """
     refuse_both(quiet, verbose)
-    from pipeline.ui import commands, read_commands
+    from pipeline.pool.forkserver import RESTORING, start_fork_server
 
-    shown = commands.Shown(json, quiet, verbose)
-    code = read_commands.restore(file, settings, paths, to, at, version, overwrite, dry_run, shown)
-    sys.exit(code)
+    start_fork_server(*RESTORING)  # it loads its modules while we load ours
+    from pipeline.ui import commands, read_commands
+    from pipeline.views.restore import Request
+
+    request = Request(paths, to, at, version, overwrite or "never", dry_run, specials, numeric_ids)
+    sys.exit(read_commands.restore(file, settings, request, commands.Shown(json, quiet, verbose)))
 
 
 class _Share(click.ParamType[float]):

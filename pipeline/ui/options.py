@@ -20,7 +20,7 @@ def config_options(command: F) -> F:
         "--config",
         "file",
         metavar="PATH",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         help="Configuration file; config.toml in the current folder if left out.",
     )
     settings = click.option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline import config as configuration
 from pipeline.config import Config
@@ -18,6 +18,9 @@ from pipeline.model.report import ReadMonitor, ReadSummary
 from pipeline.ui.commands import EXIT_CODES, Shown, guarded
 from pipeline.ui.output import standard_error, standard_output
 from pipeline.ui.reading import ReadJson, ReadLines
+
+if TYPE_CHECKING:
+    from pipeline.views.restore import Request
 
 Work: TypeAlias = Callable[[Config, ReadMonitor, Callable[[], bool]], ReadSummary]
 
@@ -92,29 +95,15 @@ def verify(
     return watched("verify", file, settings, shown, False, work)
 
 
-def restore(
-    file: Path | None,
-    settings: Sequence[str],
-    paths: tuple[str, ...],
-    to: Path,
-    at: str | None,
-    version: int | None,
-    overwrite: str | None,
-    dry_run: bool,
-    shown: Shown,
-) -> ExitCode:
+def restore(file: Path | None, settings: Sequence[str], request: Request, shown: Shown) -> ExitCode:
     """Bring back what a run held, into a folder."""
-    from pipeline.pool.forkserver import RESTORING, start_fork_server
-
-    start_fork_server(*RESTORING)  # it loads its modules while we load ours
 
     def work(config: Config, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
-        from pipeline.views.restore import Request, restore
+        from pipeline.views.restore import restore
 
-        request = Request(paths, to, at, version, overwrite or "never", dry_run)
         return restore(config, request, monitor, stop)
 
-    return watched("restore", file, settings, shown, dry_run, work)
+    return watched("restore", file, settings, shown, request.dry_run, work)
 
 
 def rebuild(file: Path | None, settings: Sequence[str], dry_run: bool, shown: Shown) -> ExitCode:

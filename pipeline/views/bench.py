@@ -27,7 +27,7 @@ from pipeline.pool.line import Line
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
-from pipeline.store.backup import with_schema
+from pipeline.store.schema import with_schema
 from pipeline.store.state import connect_writer
 
 if TYPE_CHECKING:

@@ -100,4 +100,8 @@ def _metadata_differ(old: Held, new: Held) -> bool:
     if new.kind != Kind.FOLDER and old.mtime_ns != new.mtime_ns:
         return True
     is_known = old.mode >= 0 and new.mode >= 0
-    return is_known and (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid)
+    return is_known and _metadata(old) != _metadata(new)
+
+
+def _metadata(held: Held) -> tuple[object, ...]:
+    return held.mode, held.uid, held.gid, held.attributes, held.linked_to

@@ -32,6 +32,7 @@ from pipeline.pool.forkserver import REBUILDING, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.setup import TreeSetup
 from pipeline.stages.stored_tree import TreeReader, TreeWalk
+from pipeline.store import extended
 from pipeline.store.backup import Tree, open_tree
 from pipeline.store.rebuilding import NewState, is_sound
 from pipeline.store.state import source_places, translated_errors
@@ -40,8 +41,8 @@ from pipeline.views.places import places_of
 from pipeline.views.pulse import Pulse
 
 UNKNOWN = (
-    "files alone can't tell: earlier runs and their times, set-id bits, owners that the backup's file system"
-    " couldn't take, and what was rotten before"
+    "files alone can't tell: earlier runs and their times, set-id bits, hard links, owners and attributes"
+    " that the backup's files don't have, and what was rotten before"
 )
 
 
@@ -98,8 +99,9 @@ class _Rebuilding:
         self._run = self._state.begin_run(started_ns, boot_id())
         for place in self._places:
             if place.at_root:
-                stat = Stat.of(os.stat(self._tree.root))
-                self._state.add_record(self._record(place.name, Kind.FOLDER, Area.LIVE, stat, None, None))
+                stat, packed = Stat.of(os.stat(self._tree.root)), extended.read(os.fsencode(self._tree.root))
+                record = self._record(place.name, Kind.FOLDER, Area.LIVE, stat, None, None, packed)
+                self._state.add_record(record)
         return self._run
 
     def take(self, items: Iterable[list[object]], bytes_read: int) -> None:
@@ -112,7 +114,13 @@ class _Rebuilding:
                     self._tell(Severity.ERROR, str(item[2]), item[1])  # type: ignore[arg-type]
 
     def _stored(
-        self, at: bytes, kind: int, found: list[int], content: bytes | None, target: bytes | None
+        self,
+        at: bytes,
+        kind: int,
+        found: list[int],
+        content: bytes | None,
+        target: bytes | None,
+        packed: bytes,
     ) -> None:
         parsed = layout.parse(at, self._places)
         if kind == Kind.FOLDER and (parsed is None or parsed.area is not Area.LIVE):
@@ -125,7 +133,8 @@ class _Rebuilding:
         if parsed.area is None:
             self._version(at, path, parsed, Kind(kind), stat, content, target)
         else:
-            self._file(at, self._record(path, Kind(kind), parsed.area, stat, content, target), parsed)
+            record = self._record(path, Kind(kind), parsed.area, stat, content, target, packed)
+            self._file(at, record, parsed)
 
     def _file(self, at: bytes, record: Record, parsed: Parsed) -> None:
         twice = self._state.add_record(record)
@@ -139,13 +148,20 @@ class _Rebuilding:
             self._did(record.path, at)
 
     def _record(
-        self, path: bytes, kind: Kind, area: Area, stat: Stat, content: bytes | None, target: bytes | None
+        self,
+        path: bytes,
+        kind: Kind,
+        area: Area,
+        stat: Stat,
+        content: bytes | None,
+        target: bytes | None,
+        packed: bytes,
     ) -> Record:
         """What the source's file was is not known (its inode and ctime): the next run reads it again."""
         size = 0 if kind == Kind.FOLDER else stat.size
         return Record(
             path, kind, stat.mode, stat.uid, stat.gid, stat.mtime_ns, 0, 0, size, content, target, area, None,
-            1, 0, self._run, 1,
+            1, 0, self._run, 1, -1, self._state.keep_attributes(packed),
         )  # fmt: skip
 
     def _version(

@@ -28,15 +28,17 @@ from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import RESTORING, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.stages.descriptions import Descriptions
 from pipeline.stages.lister import Lister
+from pipeline.stages.names import Names
 from pipeline.stages.restorer import (
     ALREADY,
     LINKS,
+    MADE,
+    NOT_HELD,
     RESTORED,
     SPECIALS,
     Restorer,
-    metadata_of,
-    place_in_target,
 )
 from pipeline.stages.setup import ListSetup, RestoreSetup
 from pipeline.store import past
@@ -45,17 +47,24 @@ from pipeline.store.target import (
     Root,
     Target,
     make_staging,
+    place_in_target,
     remove_leftovers,
     remove_staging,
 )
 from pipeline.views.opening import HIGHEST, Opened, find_path, find_run, open_for_reading
 from pipeline.views.pulse import Pulse
 
+_TAGS = {Kind.FILE: message.FILE, Kind.LINK: message.LINK, Kind.SPECIAL: message.SPECIAL}
+_PARENT = -1
+"""As the number of a worker, which no worker has."""
+_NOT_HELD_WHY = "the folder's file system can't hold them, or only root may set them"
+
 
 class Request(NamedTuple):
     """paths: as people write them; none for everything. at: a run or a time. version: a content's number.
 
-    overwrite: `never`, `if-different` or `always`.
+    overwrite: `never`, `if-different` or `always`. specials: also fifos, sockets and devices. numeric_ids:
+    owners by their numbers, and not by their names first.
     """
 
     paths: tuple[str, ...]
@@ -64,6 +73,8 @@ class Request(NamedTuple):
     version: int | None = None
     overwrite: str = "never"
     dry_run: bool = False
+    specials: bool = False
+    numeric_ids: bool = False
 
 
 def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
@@ -190,6 +201,8 @@ def _setup(opened: Opened, request: Request, monitor: ReadMonitor, cleanup: Exit
         overwrite=request.overwrite,
         dry_run=request.dry_run,
         report=monitor.wants_deeds,
+        specials=request.specials,
+        numeric_ids=request.numeric_ids,
     )
 
 
@@ -269,6 +282,9 @@ class _Restoring:
         self._target: Target | None = None
         if setup.target is not None and not setup.dry_run:
             self._target = Target(setup.target, b"parent", setup.overwrite != "never", setup.backup_root)
+        self._descriptions = Descriptions(setup.state, setup.numeric_ids)
+        self._names = Names(self._target, self._descriptions, setup.with_names)
+        self._substitute: Restorer | None = None  # for what can't be another name of a file
 
     def follow(self, line: Line, stop: Callable[[], bool]) -> bool:
         """Take the results. Whether all came."""
@@ -288,6 +304,8 @@ class _Restoring:
             tag = item[0]
             if tag == message.FOLDER:
                 self._folder(Held(item[1], *item[2]))
+            elif tag == message.NAME:
+                self._name(Held(item[1], *item[2]))
             elif tag == message.TALLY:
                 self._figures[item[1]] += item[2]
             elif tag == message.DONE:
@@ -308,6 +326,22 @@ class _Restoring:
         if self._whole or not is_target_itself:
             self._open.append(held)
 
+    def _name(self, held: Held) -> None:
+        """Another name of a file that came before; where it can't be, a file of its own."""
+        words = self._names.give(held)
+        if words is None:
+            folder, _, name = held.path.rpartition(treepath.SEPARATOR)
+            row = held._replace(linked_to=None)[1:]
+            alone = [(message.INSIDE, folder), (_TAGS[Kind(held.kind)], name, row)]
+            if self._substitute is None:
+                self._substitute = Restorer(self._setup, _PARENT, lambda size_bytes: None)
+            results, _, _ = self._substitute.process(message.encode(alone))
+            self._take(message.decode_results(results)._replace(files=0))
+            return
+        self._figures[{Kind.FILE: RESTORED, Kind.LINK: LINKS}.get(Kind(held.kind), MADE)] += 1
+        if self._setup.report:
+            self._monitor.did(Deed("RESTORE", held.path, words, None))
+
     def _leave(self, path: bytes) -> None:
         """The folders that the walk has left get their metadata: nothing in them changes any more."""
         while self._open and not treepath.is_below(path, self._open[-1].path):
@@ -316,7 +350,7 @@ class _Restoring:
                 continue
             try:
                 place = place_in_target(held.path, self._setup.with_names)
-                metadata = metadata_of(held)
+                metadata = self._descriptions.of(held)
                 if held.mode == PENDING_MODE and self.has_pending_folders:
                     metadata = metadata._replace(mode=0o700)  # its own is not known yet
                 self._target.describe_folder(place, metadata)
@@ -341,12 +375,25 @@ class _Restoring:
         """After staging was removed, which still changed the time of the folder that was restored into."""
         if all_came:
             self._leave(b"")
-        done = "warnings" if self._figures["errors"] else "ok"
+            self._tell_not_held()
+        done = "warnings" if self._figures["errors"] or self._figures["warnings"] else "ok"
         return self._end(done if all_came else "interrupted", run)
+
+    def _tell_not_held(self) -> None:
+        """What couldn't be restored as it was, once for each kind of metadata."""
+        if self._target is not None:
+            own = self._target.take_not_held()
+            self._figures.update({NOT_HELD + kind: number for kind, number in own.items()})
+        for kind in sorted(name for name in self._figures if name.startswith(NOT_HELD)):
+            number = self._figures[kind]
+            cause = f"{kind.removeprefix(NOT_HELD)} not restored, of {number:,} entries: {_NOT_HELD_WHY}"
+            self._figures["warnings"] += 1
+            self._monitor.problem(Problem(Severity.WARNING, None, cause))
 
     def _end(self, status: str, run: int | None) -> ReadSummary:
         names = {"files": RESTORED, "links": LINKS, "already_there": ALREADY, "folders": "folders"}
-        names |= {"specials": SPECIALS, "errors": "errors", "bytes_read": "bytes_read"}
+        names |= {"specials": SPECIALS, "specials_restored": MADE, "warnings": "warnings"}
+        names |= {"errors": "errors", "bytes_read": "bytes_read"}
         figures = {name: self._figures[key] for name, key in names.items()}
         figures["bytes_written"] = self._figures["bytes_written"]
         elapsed_s = self._pulse.elapsed_s

@@ -1,0 +1,79 @@
+"""Extended attributes and access control lists as one value.
+
+In: names and raw values, as the system has them. Out: bytes that are the same for the same attributes, and
+their identity, a short name for them. Pure. Fails with msgspec's errors for bytes that `pack` didn't make.
+
+An access control list (`system.posix_acl_access`) is an attribute like any other: kept raw, by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+ACCESS_LIST, DEFAULT_LIST = b"system.posix_acl_access", b"system.posix_acl_default"
+_LISTS = (ACCESS_LIST, DEFAULT_LIST)
+_USER = b"user."
+_IDENTITY_BYTES = 16
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]]).decode
+
+
+def pack(attributes: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Names and values in one; empty for none."""
+    found = sorted(attributes)
+    return _encode(found) if found else b""
+
+
+def unpack(packed: bytes) -> list[tuple[bytes, bytes]]:
+    return _decode(packed) if packed else []
+
+
+def identity(packed: bytes) -> bytes | None:
+    """128 bits of the BLAKE2b (RFC 7693) of the packed attributes; None for none."""
+    if not packed:
+        return None
+    from hashlib import blake2b  # most trees have no attributes, and loading it takes a while
+
+    return blake2b(packed, digest_size=_IDENTITY_BYTES).digest()
+
+
+def for_stored(packed: bytes) -> list[tuple[bytes, bytes]]:
+    """What a stored file gets of them: those that neither run something with somebody's rights nor mean
+    anything to this system alone. The state has them all."""
+    return [pair for pair in unpack(packed) if pair[0].startswith(_USER) or pair[0] in _LISTS]
+
+
+def is_replaced(name: bytes) -> bool:
+    """Whether an attribute that is not wanted goes; others are the system's own matter."""
+    return name.startswith(_USER) or name in _LISTS
+
+
+def agree(wanted: bytes, found: bytes) -> bool:
+    """Whether all that is wanted is there, and nothing else that would have gone."""
+    wanted_pairs, found_pairs = dict(unpack(wanted)), dict(unpack(found))
+    others = found_pairs.keys() - wanted_pairs.keys()
+    return wanted_pairs.items() <= found_pairs.items() and not any(map(is_replaced, others))
+
+
+def kind_words(name: bytes) -> str:
+    """How people call what an attribute is."""
+    if name in _LISTS:
+        return "access control lists"
+    space = name.partition(b".")[0].decode("ascii", "replace")
+    return f"extended attributes ({space}.*)"
+
+
+_ENTRY_BYTES, _HEADER_BYTES, _GROUP_OBJECT = 8, 4, 0x04
+
+
+def group_permissions(access_list: bytes) -> int:
+    """What an access list grants the owning group itself, as three bits. The mode's group bits don't tell:
+    they are the mask of the whole list. (Linux: struct posix_acl_xattr_entry.)"""
+    for start in range(_HEADER_BYTES, len(access_list) - _ENTRY_BYTES + 1, _ENTRY_BYTES):
+        tag = int.from_bytes(access_list[start : start + 2], "little")
+        if tag == _GROUP_OBJECT:
+            return int.from_bytes(access_list[start + 2 : start + 4], "little") & 0o7
+    return 0
