@@ -52,7 +52,8 @@ class Retention(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Duplicates(Struct, frozen=True, forbid_unknown_fields=True):
-    """min_size: files with fewer bytes are never duplicates."""
+    """action: how a duplicate is stored: as a copy, or sharing what is stored of its original.
+    min_size: files with fewer bytes are never duplicates."""
 
     action: DuplicateAction = "copy"
     min_size: NotNegative = 1
@@ -154,7 +155,7 @@ _CHOICES = {
     "hash_algorithm": get_args(HashAlgorithm),
     "durability": get_args(Durability),
     "detect.trust": get_args(Trust),
-    "duplicates.action": ("copy",),
+    "duplicates.action": get_args(DuplicateAction),
     "watch.backend": get_args(WatchBackend),
 }
 _SOURCE_EXAMPLE = 'source = [{ path = "data", name = "documents" }]'
@@ -345,10 +346,6 @@ def _fail_unknown(reader: _Reader, at: str, name: str) -> NoReturn:
 
 def _check(document: _Document, reader: _Reader) -> None:
     """What the types alone don't say."""
-    action = document.duplicates.action
-    if action != "copy":
-        wrong = f'{toml_text(action)} is not possible in this version yet, only "copy" is'
-        reader.fail("duplicates.action", wrong)
     for name, value in msgspec.structs.asdict(document.watch).items():
         if isinstance(value, float) and not math.isfinite(value):
             reader.fail(f"watch.{name}", f"must be finite, not {value}")

@@ -44,6 +44,7 @@ from pipeline.store.backup import Backup, open_backup, open_scratch
 from pipeline.store.files import StoredFiles
 from pipeline.store.journal import Barrier, Event, Journal
 from pipeline.store.places import write_note
+from pipeline.store.sharing import Sharing
 from pipeline.store.spool import PathSpool
 from pipeline.store.staging import Staging
 from pipeline.store.state import translated_errors
@@ -267,7 +268,14 @@ class _Run:
             self._emit,
             self._dry_run,
             self._looks_at_stored,
+            self._sharing(),
         )
+
+    def _sharing(self) -> Sharing | None:
+        action, staging = self._config.duplicates.action, self._backup.staging_handle
+        if action == "copy" or self._dry_run or staging is None:
+            return None
+        return Sharing(action, staging, self._files.folders, self._staging.new_name)
 
     def _before_commit(self) -> None:
         """A group that changes something is about to count: there is a log by now, and its bytes are safe."""
@@ -282,7 +290,8 @@ class _Run:
         with backup_side_errors():
             missing = PathSpool(own_folder)
         self._cleanup.callback(missing.close)
-        rules = Rules(config.duplicates.min_size, config.retention.max_versions_per_file)
+        shares = config.duplicates.action != "copy"
+        rules = Rules(config.duplicates.min_size, config.retention.max_versions_per_file, shares)
         return Committer(
             journal,
             self._state,

@@ -185,21 +185,9 @@ MISTAKES = [
     ),
     (GOOD + "duplicates.min_size = -5", "duplicates.min_size", "at least 0", "duplicates.min_size = 1"),
     (
-        GOOD + 'duplicates.action = "hardlink"',
-        "duplicates.action",
-        "this version",
-        'duplicates.action = "copy"',
-    ),
-    (
-        GOOD + 'duplicates.action = "reflink"',
-        "duplicates.action",
-        "this version",
-        'duplicates.action = "copy"',
-    ),
-    (
         GOOD + 'duplicates.action = "move"',
         "duplicates.action",
-        '"copy", not "move"',
+        '"reflink", not "move"',
         'duplicates.action = "copy"',
     ),
     (GOOD + 'hash_algorithm = "md5"', "hash_algorithm", 'not "md5"', 'hash_algorithm = "blake3"'),

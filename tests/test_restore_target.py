@@ -258,7 +258,8 @@ def test_what_json_tells(stored: Backup, tmp_path: Path) -> None:
     summary = {key: value for key, value in result.summary.items() if key != "seconds"}
     assert summary == {
         "type": "summary", "run": None, "status": "ok", "files": 3, "links": 2, "already_there": 0,
-        "folders": 3, "specials": 0, "errors": 0, "bytes_read": 4 + (1 << 20), "bytes_written": 4 + (1 << 20),
+        "folders": 3, "specials": 0, "specials_restored": 0, "warnings": 0, "errors": 0,
+        "bytes_read": 4 + (1 << 20), "bytes_written": 4 + (1 << 20),
     }  # fmt: skip
 
 

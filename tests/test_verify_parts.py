@@ -42,9 +42,30 @@ class Stored:
         """A file with that many older contents. No name: the source."""
         path = b"s" + (b"\0" + name.encode() if name else b"")
         kind, digest = (Kind.FILE, b"\1" * 32) if name else (Kind.FOLDER, None)
-        row = (path, kind, 0, 0, 0, 0, 0, 0, 1, digest, None, 0, None, versions + 1, versions, 1, 0)
+        row = (
+            path,
+            kind,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            1,
+            digest,
+            None,
+            0,
+            None,
+            versions + 1,
+            versions,
+            1,
+            0,
+            1,
+            None,
+            None,
+        )
         with closing(sqlite3.connect(self.path)) as connection, connection:
-            connection.execute(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * 17)})", row)
+            connection.execute(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * 20)})", row)
             for number in range(1, versions + 1):
                 version = (path, number, 0, 1, b"\1" * 32, None, 0, 0, 0, None)
                 connection.execute(f"INSERT OR REPLACE INTO versions VALUES ({', '.join('?' * 10)})", version)

@@ -16,7 +16,7 @@ from pipeline.model import message, treepath
 from pipeline.model.errors import BackupSideError, Problem, Severity
 from pipeline.model.message import Results
 from pipeline.model.plan import Action, Plan, Store
-from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, Entry, Kind, Record, Stat
+from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, Area, Entry, Kind, Record, Stat
 from pipeline.model.report import Counts
 from pipeline.planner import Context, Facts
 from pipeline.stages.guard import Guard
@@ -35,6 +35,7 @@ class Rules(NamedTuple):
 
     min_duplicate_size: int
     max_versions: int
+    duplicates_share: bool = False
 
 
 class Committer:
@@ -156,7 +157,8 @@ class Committer:
     def _store_first(self, entry: Entry, new: Staged) -> None:
         """A file at a path of which nothing is known: most of a first run, and therefore straight on."""
         facts = Facts(None, self._live_at(entry))
-        self._journal.execute(planner.plan_entry(entry, facts, self._context(entry.path)), new)
+        plan = planner.plan_entry(entry, facts, self._context(entry.path))
+        self._journal.execute(plan, new, self._original_of(plan.record))
         self.present_files += 1
         self.present_bytes += entry.stat.size
         self._names_due |= entry.stat.links > 1
@@ -166,6 +168,15 @@ class Committer:
         if entry.digest is None or entry.stat.size < max(1, self._rules.min_duplicate_size):
             return None
         return self._state.live_at(entry.digest, entry.stat.size, entry.path)
+
+    def _original_of(self, record: Record) -> bytes | None:
+        """Where the content of a duplicate is stored live, if that is to be shared."""
+        if not self._rules.duplicates_share or record.original is None:
+            return None
+        original = self._state.record(record.original)
+        if original is None or (original.digest, original.area) != (record.digest, Area.LIVE):
+            return None
+        return planner.stored_at(original, self._context(original.path).place)
 
     def _decide(self, entry: Entry, facts: Facts, new: Staged | None) -> None:
         context = self._context(entry.path)
@@ -191,7 +202,7 @@ class Committer:
             self._counts.by_action[Action.SKIP] += 1
             self._journal.note(plan.path)
             return
-        self._journal.execute(plan, new)
+        self._journal.execute(plan, new, self._original_of(plan.record))
         self._keep_figures(plan)
         if plan.warning is not None:
             self._note(Severity.WARNING, plan.path, plan.warning)

@@ -52,6 +52,7 @@ from pipeline.store.operation import (
     RemoveEmpty,
 )
 from pipeline.store.operation import Remove as RemoveName
+from pipeline.store.sharing import Sharing
 from pipeline.store.staging import Adopted, Damaged, Expected, Staged, Staging
 from pipeline.store.state import State
 from pipeline.store.system import backup_side_error, backup_side_errors
@@ -78,7 +79,8 @@ class Barrier:
 
 class Journal:
     """emit: called with each event after its group was carried out. dry_run: plans change the (scratch)
-    state and are emitted, nothing else happens. inspect: whether a dry run looks at stored files."""
+    state and are emitted, nothing else happens. inspect: whether a dry run looks at stored files. sharing:
+    how duplicates share what is stored, None where they don't."""
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class Journal:
         emit: Callable[[Event], None],
         dry_run: bool,
         inspect: bool,
+        sharing: Sharing | None = None,
     ) -> None:
         self._state = state
         self._staging = staging
@@ -99,6 +102,8 @@ class Journal:
         self._emit = emit
         self._dry_run = dry_run
         self._inspect = inspect
+        self._sharing = sharing
+        self._placed: dict[bytes, bytes] = {}  # names that the open group makes: what they are in staging
         self._events: list[tuple[Event, list[Operation]]] = []
         self._names: set[bytes] = set()
         self._operations = 0
@@ -109,9 +114,14 @@ class Journal:
 
     # -- the open group -----------------------------------------------------------------------------------
 
-    def execute(self, plan: Plan, new: Staged | None = None) -> None:
+    def execute(self, plan: Plan, new: Staged | None = None, original: bytes | None = None) -> None:
         """Put a plan into the group. Raises Damaged, before anything is changed, where a stored file that it
-        needs isn't what the state says: then another plan is needed."""
+        needs isn't what the state says: then another plan is needed.
+
+        original: the stored file that has the same content, for one that may share it.
+        """
+        if original is not None and new is not None and self._sharing is not None:
+            new = self._shared(self._sharing, new, original)
         if new is not None and plan.before is None and not self._dry_run:
             self._store_first(plan, new)
             return
@@ -127,6 +137,7 @@ class Journal:
             self._opened_s = time.monotonic()
         self._events.append((plan, operations))
         self._names.update(names)
+        self._placed |= {made.target: made.staged for made in operations if isinstance(made, Place)}
         self._operations += len(operations)
         self._bytes += new.identity.size if new is not None else 0
         self._close_if_full()
@@ -142,9 +153,22 @@ class Journal:
             self._opened_s = time.monotonic()
         self._events.append((plan, [Place(new.name, to, new.identity, plan.path, 0, None)]))
         self._names.add(to)
+        self._placed[to] = new.name
         self._operations += 1
         self._bytes += new.identity.size
         self._close_if_full()
+
+    def _shared(self, sharing: Sharing, new: Staged, original: bytes) -> Staged:
+        staged = self._placed.get(original)
+        if staged is None and original in self._names:
+            return new  # it is on its way somewhere else
+        try:
+            shared, problem = sharing.share(new, staged, original)
+        except OSError as error:
+            raise backup_side_error(error) from error
+        if problem is not None:
+            self.note(problem)
+        return shared
 
     def note(self, event: Event) -> None:
         """Something that changes nothing, emitted in its turn."""
@@ -172,7 +196,7 @@ class Journal:
         """Steps 2 to 4."""
         events, self._events = self._events, []
         operations = [operation for _, group in events for operation in group]
-        self._names, self._operations, self._bytes = set(), 0, 0
+        self._names, self._placed, self._operations, self._bytes = set(), {}, 0, 0
         if self._dry_run:
             self._state.commit()
             for event, _ in events:

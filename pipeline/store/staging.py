@@ -101,7 +101,7 @@ class Staging:
         self._folders = folders
         self._next = 0
 
-    def _new_name(self) -> bytes:
+    def new_name(self) -> bytes:
         self._next += 1
         return b"p-%x" % self._next
 
@@ -112,7 +112,7 @@ class Staging:
         """
         folder, name = split(at)
         found = _look(self._folders, at, expected)
-        staged, parent = self._new_name(), self._folders.at(folder)
+        staged, parent = self.new_name(), self._folders.at(folder)
         try:
             os.link(name, staged, src_dir_fd=parent, dst_dir_fd=self._folder, follow_symlinks=False)
         except OSError as error:
@@ -163,7 +163,7 @@ class Staging:
 
     def new_link(self, target: bytes, found: Stat) -> Staged:
         """A symbolic link with its final metadata."""
-        staged = self._new_name()
+        staged = self.new_name()
         os.symlink(target, staged, dir_fd=self._folder)
         describe(self._folder, staged, True, 0, found.uid, found.gid, found.mtime_ns)
         inode = signed64(os.stat(staged, dir_fd=self._folder, follow_symlinks=False).st_ino)

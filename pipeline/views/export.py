@@ -9,7 +9,9 @@ Fails with StateError where there is no state, or a damaged one.
 from __future__ import annotations
 
 import stat
+from base64 import b64encode
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -18,10 +20,12 @@ import orjson
 from pipeline import layout, planner
 from pipeline.config import Config
 from pipeline.layout import SourcePlace
-from pipeline.model import treepath
+from pipeline.model import attributes, treepath
 from pipeline.model.record import KIND_NAMES, Kind, Record, Version, VersionStatus
-from pipeline.store.reading import read_range, read_versions
+from pipeline.store.reading import read_attributes, read_range, read_versions
 from pipeline.views.opening import HIGHEST, LOWEST, Opened, open_for_reading
+
+_CACHED = 1_000
 
 
 def export_lines(config: Config) -> Iterator[bytes]:
@@ -32,6 +36,7 @@ def export_lines(config: Config) -> Iterator[bytes]:
 class _Export:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
+        self._attributes = lru_cache(_CACHED)(partial(read_attributes, opened.state))
 
     def lines(self) -> Iterator[bytes]:
         """A merge of two sorted streams: the current records, and their versions."""
@@ -63,6 +68,11 @@ class _Export:
         entry |= treepath.json_fields("stored_at", b"." if stored_at == b"" else stored_at)
         if record.original is not None:
             entry |= treepath.json_fields("original", treepath.with_slashes(record.original))
+        if record.attributes is not None:
+            pairs = attributes.unpack(self._attributes(record.attributes))
+            entry["attributes"] = {treepath.escaped(n): b64encode(v).decode() for n, v in pairs}
+        if record.linked_to is not None:
+            entry |= treepath.json_fields("linked_to", treepath.with_slashes(record.linked_to))
         if not record.is_present:
             entry["deleted"] = True
         kept = [v for v in versions if v.status == VersionStatus.KEPT]

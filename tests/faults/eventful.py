@@ -27,6 +27,7 @@ FIRST: Tree = {
     "is a link": Link("gone"),
     "is renamed": "renamed\n",
     "large": "large " * 50_000,
+    "linked": "one file with two names\n",
     "mode": "mode\n",
     "stays": "stays\n",
 }
@@ -36,16 +37,19 @@ def write_history(backup: Backup) -> None:
     """Two runs, and the changes for a third one."""
     source = backup.source
     backup.write(FIRST)
+    os.link(source / "linked", source / "linked, too")
     _settle(source)
     backup.run()
     backup.write({"changes often": "two\n", "comes back": "other content\n"})
     remove(source / "comes back")
     _settle(source)
     backup.run()
-    for name in ("a original", "empty folder", "gone", "folder/deeper", "is a file", "is a link"):
+    for name in ("a original", "empty folder", "gone", "folder/deeper", "is a file", "is a link", "linked"):
         remove(source / name)
     os.rename(source / "is renamed", source / "new name")
     (source / "mode").chmod(0o600)
+    os.setxattr(source / "mode", "user.name", b"value")
+    os.link(source / "large", source / "large, too")
     backup.write(
         {
             "changes": "three\n",

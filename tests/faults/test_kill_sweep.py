@@ -20,7 +20,7 @@ APPLYING = ("renameat", "renameat2", "unlinkat", "syncfs", "fdatasync")
 @pytest.fixture(scope="module")
 def eventful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eventful]:
     need("strace", "mkfs.ext4")
-    yield Eventful(tmp_path_factory.mktemp("sweep"), "ext4")
+    yield Eventful(tmp_path_factory.mktemp("sweep"), "ext4", duplicates__action="hardlink")
 
 
 def calls_from(eventful: Eventful, disk: Disk, *, until: str = "no such call") -> list[Call]:

@@ -1,0 +1,89 @@
+"""A backup that an earlier version of this program has made: readable, and brought up to date by a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Backup, exact
+from restored import keep, restore, unlike
+from with_past import make_past
+
+from pipeline.store.schema import SCHEMA, SCHEMA_VERSION
+
+SINCE_1 = {
+    "files": ("links", "attributes", "linked_to"),
+    "history": ("attributes", "linked_to"),
+}
+
+
+def make_older(state: Path) -> None:
+    """The state as form 1 had it, without a seal, as if its last run had been cut after all was done."""
+    with sqlite3.connect(state, isolation_level=None) as connection:
+        connection.execute("DROP INDEX files_names")
+        for table, columns in SINCE_1.items():
+            for column in columns:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.executescript("DROP TABLE attributes; DROP TABLE owners; PRAGMA user_version = 1; VACUUM")
+    connection.close()
+    (state.parent / "state.seal").unlink()
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Backup, bytes]]:
+    backup = make_past(tmp_path_factory.mktemp("older"))
+    os.setxattr(backup.source / "one", "user.colour", b"blue")
+    backup.run()
+    exported = backup.export_bytes()
+    make_older(backup.root / ".pipeline/state.db")
+    yield backup, exported
+
+
+@pytest.mark.parametrize(
+    "command", ["export", "ls", "history docs/one", "verify", "status", "diff 1 3", "runs"]
+)
+def test_readers_know_it(older: tuple[Backup, bytes], command: str) -> None:
+    """They answer, and write nothing."""
+    backup, exported = older
+    state = backup.root / ".pipeline/state.db"
+    before = state.read_bytes()
+    result = backup.call(*command.split())
+    assert result.stdout
+    if command == "export":
+        known = [{**json.loads(line), "attributes": None} for line in exported.splitlines()]
+        assert [{**line, "attributes": None} for line in result.lines] == known
+    assert state.read_bytes() == before
+
+
+def test_a_run_brings_it_up_to_date(older: tuple[Backup, bytes], tmp_path: Path) -> None:
+    """The same tables, columns and indexes as in a new one; nothing of the past is lost; what no run had
+    looked at until now is looked at, though nothing has changed since."""
+    backup, exported = older
+    for at in ("2", "5"):
+        restore(backup, tmp_path / f"before {at}", "--at", at)
+    dry = backup.run("--dry-run", "--verbose")
+    result = backup.run("--json", "--verbose")
+    changed = [exact(line, "path") for line in result.lines if line["type"] == "action"]
+    assert changed == ["docs/one"] and result.summary["metadata"] == 1
+    assert "docs/one (attributes differ)" in dry.stdout
+    assert backup.call("export").stdout.encode("utf-8", "surrogateescape") == exported
+    with sqlite3.connect(backup.root / ".pipeline/state.db") as state:
+        form = {row[1] for row in state.execute("SELECT * FROM sqlite_master")}
+        columns = {t: [row[1] for row in state.execute(f"PRAGMA table_info({t})")] for t in SINCE_1}
+        assert state.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    state.close()
+    fresh = sqlite3.connect(":memory:")
+    fresh.executescript(SCHEMA)
+    assert form == {row[1] for row in fresh.execute("SELECT * FROM sqlite_master")}
+    for table, names in columns.items():
+        assert names == [row[1] for row in fresh.execute(f"PRAGMA table_info({table})")]
+    fresh.close()
+    assert backup.run("--json").summary["metadata"] == 0
+    backup.call("verify")
+    for at in ("2", "5"):
+        restore(backup, tmp_path / f"after {at}", "--at", at)
+        assert not unlike(keep(tmp_path / f"before {at}"), keep(tmp_path / f"after {at}"))
