@@ -40,6 +40,7 @@ from pipeline.stages.recovery import recover
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.stages.space import shortage
+from pipeline.store import calls
 from pipeline.store.backup import Backup, open_backup, open_scratch
 from pipeline.store.files import StoredFiles
 from pipeline.store.journal import Barrier, Event, Journal
@@ -181,8 +182,8 @@ class _Run:
             )
         )  # fmt: skip
         if self._dry_run and self._backup.root is not None:
-            root = os.open(self._backup.root, os.O_RDONLY | os.O_DIRECTORY)
-            self._cleanup.callback(os.close, root)
+            root = calls.open(self._backup.root, os.O_RDONLY | calls.O_DIRECTORY)
+            self._cleanup.callback(calls.close, root)
         self._files = StoredFiles(root, staging, quarantine, partial(digest.of_file, new_hasher=new_hasher))
         self._cleanup.callback(self._files.close)
         self._staging = Staging(staging, self._files.folders)

@@ -17,6 +17,7 @@ from pipeline.layout import RESERVED_TOP, is_version_name
 from pipeline.model import treepath
 from pipeline.model.errors import BackupSideError, ConfigError, SourceError
 from pipeline.stages.setup import FolderRules, SourceRoot
+from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.mounts import Mounts
 from pipeline.store.state import State
@@ -45,12 +46,12 @@ def resolve_one(source: Source) -> Resolved:
     try:
         path = Path(os.path.realpath(source.path, strict=True))
         # Opened, not only looked at: that is what mounts what is mounted on demand.
-        handle = os.open(path, FOLDER_FLAGS)
+        handle = calls.open(path, FOLDER_FLAGS)
         try:
-            with os.scandir(handle):
-                found = os.fstat(handle)
+            with calls.scandir(handle):
+                found = calls.fstat(handle)
         finally:
-            os.close(handle)
+            calls.close(handle)
     except OSError as error:
         raise SourceError(
             f"source {source.path}: {error.strerror}",

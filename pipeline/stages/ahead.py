@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.model import message, treepath
 from pipeline.stages.batch import Source
 from pipeline.stages.digest import READ_BYTES
+from pipeline.store import calls
 from pipeline.store.folders import READ_FLAGS
 from pipeline.store.page_cache import ask_ahead
 
@@ -53,7 +54,7 @@ class ReadAhead:
                 source = self._sources[treepath.source_name(item[1])]
                 folder = source.folders.at(treepath.relative(item[1]))
             elif item[0] == message.FILE and (self._known_too or item[2] is None):
-                handle = os.open(item[1], READ_FLAGS, dir_fd=folder)
+                handle = calls.open(item[1], READ_FLAGS, dir_fd=folder)
                 ask_ahead(handle, 0, READ_BYTES)
                 os.close(handle)
 

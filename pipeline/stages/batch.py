@@ -7,7 +7,6 @@ that is kept here is only used while the cache that owns it can't have closed it
 from __future__ import annotations
 
 import errno
-import os
 from typing import Any
 
 from pipeline import layout
@@ -15,6 +14,7 @@ from pipeline.model import message, treepath
 from pipeline.model.errors import Severity, SourceError
 from pipeline.model.record import Area, Kind
 from pipeline.stages.setup import SourceRoot
+from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS, Folders, split
 
 VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -39,12 +39,12 @@ def open_source(source: SourceRoot) -> int:
     """The handle of a source's root. Raises SourceError where it isn't the folder that the run began with:
     gone, unmounted, or another one under its path."""
     try:
-        handle = os.open(source.path, FOLDER_FLAGS)
+        handle = calls.open(source.path, FOLDER_FLAGS)
     except OSError as error:
         raise _other_source(source, error.strerror or str(error)) from error
-    found = os.fstat(handle)
+    found = calls.fstat(handle)
     if (found.st_dev, found.st_ino) != source.identity:
-        os.close(handle)
+        calls.close(handle)
         raise _other_source(source, "another folder stands there now")
     return handle
 
@@ -66,7 +66,7 @@ class Source:
 
     def close(self) -> None:
         self.folders.close()
-        os.close(self.root)
+        calls.close(self.root)
 
 
 class Batch:

@@ -19,7 +19,7 @@ from pipeline import layout
 from pipeline.layout import OWN_FOLDER, Parsed, SourcePlace
 from pipeline.model import treepath
 from pipeline.model.record import Area, Held, Kind, VersionStatus
-from pipeline.store import operation
+from pipeline.store import calls, operation
 from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
 from pipeline.store.operation import MakePrivate, Mark, Place, Remove
 from pipeline.store.reading import Reader, Row
@@ -38,7 +38,7 @@ class Contents:
     """The stored files of a backup, and a state to ask when one of them isn't found."""
 
     def __init__(self, places: dict[bytes, SourcePlace], backup_root: str, state: str) -> None:
-        self.folders = Folders(os.open(backup_root, FOLDER_FLAGS))
+        self.folders = Folders(calls.open(backup_root, FOLDER_FLAGS))
         self._places = places
         self._state_path = Path(state)
         self._reader: Reader | None = None
@@ -48,14 +48,14 @@ class Contents:
         self._folders_coming: set[bytes] = set()
 
     def open(self, at: bytes) -> int:
-        return self._at(at, lambda name, folder: os.open(name, READ_FLAGS, dir_fd=folder))
+        return self._at(at, lambda name, folder: calls.open(name, READ_FLAGS, dir_fd=folder))
 
     def stat(self, at: bytes) -> os.stat_result:
-        return self._at(at, lambda name, folder: os.stat(name, dir_fd=folder, follow_symlinks=False))
+        return self._at(at, lambda name, folder: calls.stat(name, dir_fd=folder, follow_symlinks=False))
 
     def target(self, at: bytes) -> bytes:
         """Where a stored link points."""
-        return self._at(at, lambda name, folder: os.readlink(name, dir_fd=folder))
+        return self._at(at, lambda name, folder: calls.readlink(name, dir_fd=folder))
 
     def _at(self, at: bytes, look: Callable[[bytes, int], T]) -> T:
         """A folder that a writer has removed and made anew is another one than the handle that is kept of it:

@@ -13,7 +13,7 @@ from pipeline.model.record import Held, Kind
 from pipeline.stages import digest
 from pipeline.stages.descriptions import Descriptions
 from pipeline.stages.digest import NewHasher
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.folders import READ_FLAGS, Folders
 from pipeline.store.target import Root
 
@@ -31,15 +31,15 @@ class Existing:
         """folder: relative to the place."""
         try:
             parent = self._folders.at(folder)
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            found = calls.stat(name, dir_fd=parent, follow_symlinks=False)
             if not self._descriptions.fits(found, held):
                 return False
             if held.kind == Kind.FILE:
-                return self._has_file(os.open(name, READ_FLAGS, dir_fd=parent), held)
+                return self._has_file(calls.open(name, READ_FLAGS, dir_fd=parent), held)
             if not self._descriptions.fits_attributes(extended.read_name(name, parent), held):
                 return False
             if held.kind == Kind.LINK:
-                return os.readlink(name, dir_fd=parent) == held.target
+                return calls.readlink(name, dir_fd=parent) == held.target
             is_device = stat.S_ISCHR(held.mode) or stat.S_ISBLK(held.mode)
             return not is_device or found.st_rdev == held.size
         except OSError:

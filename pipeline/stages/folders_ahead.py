@@ -7,12 +7,12 @@ lists each folder itself; nothing is followed that the walk would not follow; wh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from pipeline.stages.ahead import waits_until_now
+from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
 
 _THREADS = 4
@@ -50,7 +50,7 @@ class FoldersAhead:
             for first in range(_THREADS):
                 names = inner[first:_MOST_FOLDERS:_THREADS]
                 if names:
-                    self._reading.append(self._threads.submit(_read, os.dup(handle), names))
+                    self._reading.append(self._threads.submit(_read, calls.dup(handle), names))
 
     def close(self) -> None:
         if self._threads is not None:
@@ -62,11 +62,11 @@ def _read(parent: int, names: Sequence[bytes]) -> None:
     try:
         for name in names:
             with suppress(OSError):  # the walk meets the same error, and tells
-                handle = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+                handle = calls.open(name, FOLDER_FLAGS, dir_fd=parent)
                 try:
-                    with os.scandir(handle) as entries:
+                    with calls.scandir(handle) as entries:
                         next(entries, None)
                 finally:
-                    os.close(handle)
+                    calls.close(handle)
     finally:
-        os.close(parent)
+        calls.close(parent)

@@ -32,7 +32,7 @@ from pipeline.stages.large import LargeFiles
 from pipeline.stages.setup import HashSetup
 from pipeline.stages.staged_copies import StagedCopies
 from pipeline.stages.stored_look import StoredLook
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.folders import READ_FLAGS, Folders
 from pipeline.store.page_cache import LARGE_BYTES, is_cached, let_go
 from pipeline.store.staging_file import StagingFile
@@ -70,13 +70,13 @@ class Hasher:
         self._cleanup.callback(self._large.close)
         stored, self._copies = None, None
         if setup.backup_root is not None:
-            root = os.open(setup.backup_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._cleanup.callback(os.close, root)
+            root = calls.open(setup.backup_root, os.O_RDONLY | calls.O_DIRECTORY | calls.O_CLOEXEC)
+            self._cleanup.callback(calls.close, root)
             stored = Folders(root)
             self._cleanup.callback(stored.close)
             if setup.stage:
-                staging = os.dup(stored.at(layout.OWN_FOLDER + b"/staging"))
-                self._cleanup.callback(os.close, staging)
+                staging = calls.dup(stored.at(layout.OWN_FOLDER + b"/staging"))
+                self._cleanup.callback(calls.close, staging)
                 self._copies = StagedCopies(staging, setup.run, worker)
         self._look = StoredLook(stored if setup.check_stored else None)
         self._ahead = ReadAhead(self._sources, known_too=not self._by_stat)
@@ -140,7 +140,7 @@ class Hasher:
             if self._by_stat and row is not None and self._has_same_stat(folder, name, row, batch):
                 batch.is_unchanged(name)
                 return
-            handle = os.open(name, READ_FLAGS, dir_fd=folder)
+            handle = calls.open(name, READ_FLAGS, dir_fd=folder)
         except OSError as error:
             batch.not_readable(name, error)
             return
@@ -163,7 +163,7 @@ class Hasher:
             links, _, _ = row  # fmt: skip
         if unsettled or recorded is None or kind != 0 or area == 2:  # no file, deleted
             return False
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        found = calls.stat(name, dir_fd=folder, follow_symlinks=False)
         return (
             found.st_mtime_ns == mtime_ns
             and found.st_ctime_ns == ctime_ns

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from pipeline.stages.setup import FolderRules
+from pipeline.store import calls
 from pipeline.store.folders import READ_FLAGS
 
 _TAG = b"CACHEDIR.TAG"
@@ -28,7 +29,7 @@ class Marked:
         """Whether what lies in a folder is left out."""
         if self._is_off:
             return False
-        if self._device is not None and os.fstat(handle).st_dev != self._device:
+        if self._device is not None and calls.fstat(handle).st_dev != self._device:
             return True
         return any(_has(handle, name) for name in self._rules.if_present) or (
             self._rules.caches and _is_cache(handle)
@@ -37,7 +38,7 @@ class Marked:
 
 def _has(folder: int, name: bytes) -> bool:
     try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        calls.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return False
     return True
@@ -45,7 +46,7 @@ def _has(folder: int, name: bytes) -> bool:
 
 def _is_cache(folder: int) -> bool:
     try:
-        handle = os.open(_TAG, READ_FLAGS, dir_fd=folder)
+        handle = calls.open(_TAG, READ_FLAGS, dir_fd=folder)
     except OSError:
         return False
     try:

@@ -7,11 +7,10 @@ stood in the earlier one's way, or couldn't be restored, never gets a second nam
 
 from __future__ import annotations
 
-import os
-
 from pipeline.model import treepath
 from pipeline.model.record import Held
 from pipeline.stages.descriptions import Descriptions
+from pipeline.store import calls
 from pipeline.store.folders import split
 from pipeline.store.target import Occupied, Target, place_in_target
 
@@ -32,7 +31,7 @@ class Names:
         folder, name = split(place_in_target(held.path, self._with_names))
         try:
             first_parent = self._target.existing_folder(first_folder)
-            first = os.stat(first_name, dir_fd=first_parent, follow_symlinks=False)
+            first = calls.stat(first_name, dir_fd=first_parent, follow_symlinks=False)
             if not self._descriptions.fits(first, held):
                 return None
             staged = self._target.new_name(first_name, first_parent)

@@ -18,8 +18,9 @@ from pipeline.model.errors import Problem, Severity
 from pipeline.model.record import Kind, Record, Version, VersionStatus
 from pipeline.planner import Context
 from pipeline.stages.batch import VANISHED
+from pipeline.store import calls
 from pipeline.store.files import StoredFiles
-from pipeline.store.folders import split
+from pipeline.store.folders import READ_FLAGS, split
 from pipeline.store.operation import Place
 from pipeline.store.staging import Staging
 from pipeline.store.state import State
@@ -93,7 +94,7 @@ class _Recovery:
         """What was touched since the run began is read; whatever is older, earlier runs have synced."""
         folder, name = split(at)
         try:
-            found = os.stat(name, dir_fd=self._files.folders.at(folder), follow_symlinks=False)
+            found = calls.stat(name, dir_fd=self._files.folders.at(folder), follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
         if found.st_size == expected.size and found.st_ctime_ns < self._started_ns - CLOCK_MARGIN_NS:
@@ -103,9 +104,7 @@ class _Recovery:
     def _holds(self, at: bytes, expected: Record | Version) -> bool:
         folder, name = split(at)
         try:
-            handle = os.open(
-                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._files.folders.at(folder)
-            )
+            handle = calls.open(name, READ_FLAGS, dir_fd=self._files.folders.at(folder))
         except OSError as error:
             if error.errno not in VANISHED:
                 raise  # a file that can't be opened isn't lost

@@ -19,6 +19,7 @@ from pipeline.model.record import Area, Kind, Record, Stat
 from pipeline.stages import digest
 from pipeline.stages.batch import open_source
 from pipeline.stages.setup import SourceRoot
+from pipeline.store import calls
 from pipeline.store.files import StoredFiles
 from pipeline.store.folders import READ_FLAGS, Folders, split
 from pipeline.store.journal import Journal
@@ -86,7 +87,7 @@ class Repair:
         """Looked at again, under the lock: a run may have mended it meanwhile."""
         folder, name = split(at)
         try:
-            handle = os.open(name, READ_FLAGS, dir_fd=self._files.folders.at(folder))
+            handle = calls.open(name, READ_FLAGS, dir_fd=self._files.folders.at(folder))
         except OSError:
             return False
         try:
@@ -102,14 +103,14 @@ class Repair:
         folders = Folders(root)
         try:
             folder, name = split(treepath.relative(record.path))
-            handle = os.open(name, READ_FLAGS, dir_fd=folders.at(folder))
+            handle = calls.open(name, READ_FLAGS, dir_fd=folders.at(folder))
             try:
                 return self._copy(handle, record)
             finally:
                 os.close(handle)
         finally:
             folders.close()
-            os.close(root)
+            calls.close(root)
 
     def _copy(self, handle: int, record: Record) -> Staged | None:
         if os.fstat(handle).st_size != record.size:

@@ -25,6 +25,7 @@ from pipeline.stages.contents import Contents, gone_words
 from pipeline.stages.descriptions import Descriptions
 from pipeline.stages.existing import Existing
 from pipeline.stages.setup import RestoreSetup
+from pipeline.store import calls
 from pipeline.store.folders import READ_FLAGS
 from pipeline.store.pieces import pieces
 from pipeline.store.target import Metadata, Occupied, Target, place_in_target
@@ -183,7 +184,7 @@ class Restorer:
             return False
         assert self._target is not None, "the caller has looked"
         try:
-            handle = os.open(name, READ_FLAGS, dir_fd=self._stored_folder(area))
+            handle = calls.open(name, READ_FLAGS, dir_fd=self._stored_folder(area))
         except OSError:
             return False
         try:

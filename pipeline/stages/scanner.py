@@ -24,7 +24,7 @@ from pipeline.stages.batches import Batches, Send
 from pipeline.stages.folders_ahead import FoldersAhead
 from pipeline.stages.marked import Marked
 from pipeline.stages.setup import ScanSetup, SourceRoot
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.folders import Folders
 from pipeline.store.reading import Readable, Reader, read_range, read_row
 from pipeline.store.state import translated_errors
@@ -144,7 +144,7 @@ class _SourceWalk:
 
     def close(self) -> None:
         self._folders.close()
-        os.close(self._root)
+        calls.close(self._root)
 
     # -- what is walked -----------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class _SourceWalk:
                 return Part(folder, True)
             try:
                 handle = self._folders.at(relative)
-                found = os.fstat(handle)
+                found = calls.fstat(handle)
             except OSError:
                 return Part(folder, True)
             if (found.st_dev, found.st_ino) in self._excluded or self._marked.is_closed(handle):
@@ -199,7 +199,7 @@ class _SourceWalk:
         relative, kind = treepath.relative(folder), Kind.FOLDER
         try:
             if folder:
-                found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
+                found = calls.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
                 kind = Kind.of_mode(found.st_mode)
         except FileNotFoundError:
             self._walk(_Folder(folder, relative, iter(())))  # what is known of it is missing
@@ -303,7 +303,7 @@ class _SourceWalk:
         if not self._max_file_bytes:
             return False
         try:
-            found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
+            found = calls.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
         except OSError:
             return False  # the worker meets the same error and reports it
         return found.st_size > self._max_file_bytes
@@ -319,7 +319,7 @@ class _SourceWalk:
         """Pass on a folder and list it. None: it isn't entered."""
         try:
             handle = self._folders.at(relative)
-            found = os.fstat(handle)
+            found = calls.fstat(handle)
             if (found.st_dev, found.st_ino) in self._excluded:
                 self._known.skip_below(path)
                 return None
@@ -341,7 +341,7 @@ class _SourceWalk:
     def _list(self, handle: int) -> list[tuple[bytes, Kind]]:
         """A folder's names and kinds, sorted by the names' bytes."""
         out = []
-        with os.scandir(handle) as entries:
+        with calls.scandir(handle) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     kind = Kind.FILE
@@ -361,7 +361,7 @@ class _SourceWalk:
 
     def _size_of(self, relative: bytes, name: bytes) -> int:
         try:
-            found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
+            found = calls.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
         except OSError:
             return 0  # the worker meets the same error and reports it
         # Holes take no time and no space. Some file systems count no blocks, or none for what is small.
@@ -372,8 +372,8 @@ class _SourceWalk:
     ) -> None:
         try:
             folder = self._folders.at(relative)
-            found = Stat.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
-            target = os.readlink(name, dir_fd=folder) if kind == Kind.LINK else None
+            found = Stat.of(calls.stat(name, dir_fd=folder, follow_symlinks=False))
+            target = calls.readlink(name, dir_fd=folder) if kind == Kind.LINK else None
             packed = extended.read_name(name, folder)
         except OSError as error:
             self._not_readable(path + b"\0" + name, error)

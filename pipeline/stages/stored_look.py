@@ -7,7 +7,6 @@ can't be looked at.
 
 from __future__ import annotations
 
-import os
 import stat
 
 from pipeline import layout
@@ -15,6 +14,7 @@ from pipeline.layout import SourcePlace
 from pipeline.model import treepath
 from pipeline.model.record import Area, Record, same_time
 from pipeline.stages.batch import VANISHED, BackupSideFailed, Batch
+from pipeline.store import calls
 from pipeline.store.folders import Folders
 from pipeline.store.staging import Expected, damage_of
 
@@ -36,7 +36,7 @@ class StoredLook:
                 folder = self._folders.at(at)
                 # Only one: opening another folder may close it.
                 batch.stored_handles = {area: folder} if batch.relative else {}
-            stored = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            stored = calls.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError:
             return False
         return (

@@ -19,7 +19,7 @@ from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.batches import Batches, Send
 from pipeline.stages.setup import TreeSetup
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
 
 CantList = Callable[[bytes, OSError], None]
@@ -47,7 +47,7 @@ def _list(
 ) -> list[tuple[bytes, bool]]:
     prefix, names = folder + b"/" if folder else b"", []
     try:
-        with os.scandir(folders.at(folder)) as entries:
+        with calls.scandir(folders.at(folder)) as entries:
             for entry in entries:
                 beat()
                 names.append((prefix + os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)))
@@ -61,7 +61,7 @@ class TreeWalk:
     """Lists everything that lies in a backup."""
 
     def __init__(self, setup: TreeSetup, send: Send) -> None:
-        self._folders = Folders(os.open(setup.backup_root, FOLDER_FLAGS))
+        self._folders = Folders(calls.open(setup.backup_root, FOLDER_FLAGS))
         self._batches = Batches(send)
 
     def walk(self) -> None:
@@ -77,7 +77,7 @@ class TreeReader:
     """A worker: reads what lies in a backup, as it is."""
 
     def __init__(self, setup: TreeSetup, worker: int, alive: Callable[[int], None]) -> None:
-        self._folders = Folders(os.open(setup.backup_root, FOLDER_FLAGS))
+        self._folders = Folders(calls.open(setup.backup_root, FOLDER_FLAGS))
         self._new_hasher = digest.hasher(setup.algorithm)
         self._buffer = bytearray(digest.READ_BYTES)
         self._alive = alive
@@ -107,17 +107,17 @@ class TreeReader:
     def _read(self, at: bytes) -> tuple[Any, ...]:
         folder, name = split(at)
         parent = self._folders.at(folder)
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        found = calls.stat(name, dir_fd=parent, follow_symlinks=False)
         content, target, packed, kind = None, None, b"", Kind.of_mode(found.st_mode)
         if kind == Kind.LINK:
-            target = os.readlink(name, dir_fd=parent)
+            target = calls.readlink(name, dir_fd=parent)
         elif kind in (Kind.FILE, Kind.FOLDER):
-            handle = os.open(name, READ_FLAGS, dir_fd=parent)
+            handle = calls.open(name, READ_FLAGS if kind == Kind.FILE else FOLDER_FLAGS, dir_fd=parent)
             try:
                 content = self._hash(handle) if kind == Kind.FILE else None
-                found, packed = os.fstat(handle), extended.read(handle)
+                found, packed = calls.fstat(handle), extended.read(handle)
             finally:
-                os.close(handle)
+                calls.close(handle)
         return message.STORED, at, kind, Stat.of(found), content, target, packed
 
     def _hash(self, handle: int) -> bytes:

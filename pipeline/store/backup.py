@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from pipeline.layout import OWN_FOLDER
 from pipeline.model.errors import BackupSideError, StateError
-from pipeline.store import extended, lock
+from pipeline.store import calls, extended, lock
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.reading import connect_reader
 from pipeline.store.schema import bring_up_to_date, with_schema
@@ -141,17 +141,17 @@ def open_scratch(root: Path) -> Iterator[Backup]:
 
 
 def _open(cleanup: ExitStack, name: bytes, parent: int | None) -> int:
-    handle = os.open(name, FOLDER_FLAGS, dir_fd=parent)
-    cleanup.callback(os.close, handle)
+    handle = calls.open(name, FOLDER_FLAGS, dir_fd=parent)
+    cleanup.callback(calls.close, handle)
     return handle
 
 
 def _own_folder(cleanup: ExitStack, name: bytes, parent: int) -> int:
     """A folder of the program's own, made where it is missing."""
     try:
-        os.mkdir(name, 0o700, dir_fd=parent)
+        calls.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        if not stat.S_ISDIR(calls.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
             raise BackupSideError(
                 f"{os.fsdecode(name)} in the backup is not a folder", "Move it away, then run again."
             ) from None
@@ -238,9 +238,9 @@ def _unshare_state(own: int) -> None:
     """A twin of the backup, made of hard links, keeps its state: SQLite would write into it."""
     for name in map(os.fsencode, STATE_FILES):
         with suppress(FileNotFoundError):
-            os.unlink(b"own-" + name, dir_fd=own)  # of a run that was killed
+            calls.unlink(b"own-" + name, dir_fd=own)  # of a run that was killed
         with suppress(FileNotFoundError):
-            if os.stat(name, dir_fd=own, follow_symlinks=False).st_nlink > 1:
+            if calls.stat(name, dir_fd=own, follow_symlinks=False).st_nlink > 1:
                 unshare(own, name, own, b"own-" + name)
 
 

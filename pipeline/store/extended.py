@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from pipeline.model import attributes
 from pipeline.model.attributes import ACCESS_LIST
+from pipeline.store import calls
 
 Pair = tuple[bytes, bytes]
 
@@ -28,6 +29,7 @@ def read(place: int | bytes) -> bytes:
     if not EXIST:
         return b""
     follows = isinstance(place, int)
+    place = calls.place_of(place) if isinstance(place, int) else place
     try:
         names = os.listxattr(place, follow_symlinks=follows)
     except OSError as error:
@@ -48,7 +50,7 @@ def read(place: int | bytes) -> bytes:
 
 def read_name(name: bytes, folder: int) -> bytes:
     """Of what lies under a name in an open folder and can't be opened itself: a link, a special file."""
-    return read(b"/proc/self/fd/%d/%b" % (folder, name))
+    return read(calls.path_of(name, folder))
 
 
 def give(place: int | bytes, mode: int, wanted: Sequence[Pair], replaces: bool) -> list[bytes]:
@@ -57,6 +59,7 @@ def give(place: int | bytes, mode: int, wanted: Sequence[Pair], replaces: bool) 
     replaces: what is there already and isn't wanted goes. Returns the names that can't be held here. Where
     that is an access list, the owning group gets no more than the list gave it.
     """
+    place = calls.place_of(place) if isinstance(place, int) else place
     if replaces:
         _remove_others(place, {name for name, _ in wanted})
     if wanted and os.geteuid() != 0:

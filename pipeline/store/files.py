@@ -27,7 +27,7 @@ from pipeline.layout import DELETED, DUPLICATES
 from pipeline.model import attributes
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.record import signed64
-from pipeline.store import extended, system
+from pipeline.store import calls, extended, system
 from pipeline.store.folders import Folders, Obstacle, split
 from pipeline.store.metadata import change_owner, describe
 from pipeline.store.operation import (
@@ -118,7 +118,7 @@ class StoredFiles:
             if op.replaces is None or not self._matches(parent, name, op.replaces):
                 system.rename_new(op.staged, name, from_folder=self._staging, to_folder=parent)  # case 1
             else:
-                os.rename(op.staged, name, src_dir_fd=self._staging, dst_dir_fd=parent)  # case 3
+                calls.rename(op.staged, name, src_dir_fd=self._staging, dst_dir_fd=parent)  # case 3
         except FileExistsError:
             self._place_where_something_stands(op, parent, name)
         except FileNotFoundError:
@@ -146,7 +146,7 @@ class StoredFiles:
                 raise Lost(op)
         except (FileNotFoundError, NotADirectoryError):
             raise Lost(op) from None
-        os.link(
+        calls.link(
             name,
             op.staged,
             src_dir_fd=self.folders.at(folder),
@@ -158,11 +158,11 @@ class StoredFiles:
     def _matches(self, parent: int, name: bytes, identity: Identity) -> bool:
         """Whether `name` is this file: by inode and size, or, when redoing, by content."""
         try:
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            found = calls.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return False
         if stat.S_ISLNK(found.st_mode):
-            return identity.target is not None and os.readlink(name, dir_fd=parent) == identity.target
+            return identity.target is not None and calls.readlink(name, dir_fd=parent) == identity.target
         if not stat.S_ISREG(found.st_mode) or found.st_size != identity.size or identity.digest is None:
             return False
         if signed64(found.st_ino) == identity.inode:
@@ -170,7 +170,9 @@ class StoredFiles:
         return self._redo and self._digest(parent, name) == identity.digest
 
     def _digest(self, parent: int, name: bytes) -> bytes:
-        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        handle = calls.open(
+            name, os.O_RDONLY | calls.O_NOFOLLOW | calls.O_NONBLOCK | calls.O_CLOEXEC, dir_fd=parent
+        )
         try:
             return self.hash_file(handle)
         finally:
@@ -181,7 +183,7 @@ class StoredFiles:
         try:
             parent = self.folders.at(folder)
             if self._matches(parent, name, op.identity):
-                os.unlink(name, dir_fd=parent)
+                calls.unlink(name, dir_fd=parent)
             elif self._redo and _inode(name, parent) == op.identity.inode:  # a power cut took its bytes
                 self._to_quarantine(op.target, parent, name)
             elif _exists(name, parent):
@@ -203,7 +205,7 @@ class StoredFiles:
         folder, name = split(op.target)
         try:
             parent = self.folders.at(folder)
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            found = calls.stat(name, dir_fd=parent, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             self._warn("gone before its metadata could be set", op.target)
             return
@@ -219,11 +221,11 @@ class StoredFiles:
     def _mark(self, target: bytes) -> None:
         folder, name = split(target)
         parent = self._make(folder)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
         try:
-            os.close(os.open(name, flags, 0o600, dir_fd=parent))
+            os.close(calls.open(name, flags, 0o600, dir_fd=parent))
         except FileExistsError:
-            if not stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            if not stat.S_ISREG(calls.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                 self._to_quarantine(target, parent, name)
                 self._mark(target)
 
@@ -242,7 +244,7 @@ class StoredFiles:
 
     def _make_private(self, op: MakePrivate) -> None:
         if op.target:
-            os.fchmod(self._make(op.target), 0o700)
+            calls.chmod(self._make(op.target), 0o700)
 
     def _open_up(self, op: OpenUp) -> None:
         handle = self._make(op.target)
@@ -254,7 +256,7 @@ class StoredFiles:
         folder, name = split(path)
         self.folders.forget(path)
         try:
-            os.rmdir(name, dir_fd=self.folders.at(folder))
+            calls.rmdir(name, dir_fd=self.folders.at(folder))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
@@ -294,18 +296,18 @@ class StoredFiles:
 
 def _exists(name: bytes, folder: int) -> bool:
     try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        calls.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True
 
 
 def _inode(name: bytes, folder: int) -> int:
-    return signed64(os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino)
+    return signed64(calls.stat(name, dir_fd=folder, follow_symlinks=False).st_ino)
 
 
 def _unlink_if_there(name: bytes, folder: int) -> None:
     try:
-        os.unlink(name, dir_fd=folder)
+        calls.unlink(name, dir_fd=folder)
     except FileNotFoundError:
         return

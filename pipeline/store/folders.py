@@ -13,8 +13,10 @@ import errno
 import os
 from pathlib import Path
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+from pipeline.store import calls
+
+FOLDER_FLAGS = os.O_RDONLY | calls.O_DIRECTORY | calls.O_NOFOLLOW | calls.O_CLOEXEC
+READ_FLAGS = os.O_RDONLY | calls.O_NOFOLLOW | calls.O_NONBLOCK | calls.O_CLOEXEC
 """For files: a link is not followed, and a fifo is not waited for."""
 _NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
 _NO_NAMES = (b"", b".", b"..")
@@ -65,11 +67,11 @@ class Folders:
     def forget(self, path: bytes) -> None:
         """A folder was removed or replaced: its handle, and those below it, mean nothing any more."""
         for known in [k for k in self._handles if k == path or k.startswith(path + b"/")]:
-            os.close(self._handles.pop(known))
+            calls.close(self._handles.pop(known))
 
     def close(self) -> None:
         for handle in self._handles.values():
-            os.close(handle)
+            calls.close(handle)
         self._handles.clear()
 
     def _descend(self, path: bytes, make: bool) -> int:
@@ -93,7 +95,7 @@ class Folders:
         if name in _NO_NAMES:  # whatever a state or an intent says
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         try:
-            return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+            return calls.open(name, FOLDER_FLAGS, dir_fd=parent)
         except FileNotFoundError:
             if not make:
                 raise
@@ -104,13 +106,13 @@ class Folders:
                 raise Obstacle(path, parent, name) from error
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from error
         try:
-            os.mkdir(name, 0o700, dir_fd=parent)
+            calls.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             pass  # another process has made it meanwhile, or what it has made is refused by the next line
-        return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+        return calls.open(name, FOLDER_FLAGS, dir_fd=parent)
 
     def _refuse_closed(self, path: bytes, handle: int, closed: tuple[int, int]) -> None:
-        found = os.fstat(handle)
+        found = calls.fstat(handle)
         if (found.st_dev, found.st_ino) == closed:
             self.forget(path)
             raise PermissionError(errno.EPERM, "that is the backup itself", path)
@@ -118,7 +120,7 @@ class Folders:
     def _remember(self, path: bytes, handle: int) -> None:
         if len(self._handles) >= self._capacity:
             oldest = next(iter(self._handles))
-            os.close(self._handles.pop(oldest))
+            calls.close(self._handles.pop(oldest))
         self._handles[path] = handle
 
 

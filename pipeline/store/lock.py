@@ -9,7 +9,6 @@ refuse it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import time
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import orjson
 
 from pipeline.model.errors import BackupSideError, LockedError
+from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
 
 LOCK_NAME = b"lock"
@@ -57,15 +57,15 @@ def acquire_for_reading(folder: int) -> int | None:
 
 def holder(own_folder: Path) -> Holder | None:
     """Who holds the lock now; None where nobody does. own_folder: `.pipeline`. Writes nothing."""
-    folder = os.open(own_folder, FOLDER_FLAGS)
+    folder = calls.open(own_folder, FOLDER_FLAGS)
     try:
         handle = _open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
     finally:
-        os.close(folder)
+        calls.close(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        calls.flock(handle, calls.LOCK_SH | calls.LOCK_NB)
     except OSError as error:
         if error.errno in _HELD:
             return _holder(handle)
@@ -80,8 +80,8 @@ def _open(folder: int, flags: int) -> int:
     """Nothing is followed or waited for. Raises FileNotFoundError, and BackupSideError for what is no
     file."""
     try:
-        handle = os.open(
-            LOCK_NAME, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder
+        handle = calls.open(
+            LOCK_NAME, flags | calls.O_NOFOLLOW | calls.O_NONBLOCK | calls.O_CLOEXEC, 0o600, dir_fd=folder
         )
     except FileNotFoundError:
         raise
@@ -99,7 +99,7 @@ def _open_and_lock(folder: int, flags: int) -> int:
         handle = _open(folder, flags)
         _lock(handle)
         try:
-            now = os.stat(LOCK_NAME, dir_fd=folder, follow_symlinks=False)
+            now = calls.stat(LOCK_NAME, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             now = None
         if now is not None and now.st_ino == os.fstat(handle).st_ino:
@@ -112,13 +112,13 @@ def _own_lock(folder: int, shared: int) -> int:
     new lock takes its place while the old one is held."""
     draft = LOCK_NAME + b".new"
     try:
-        os.unlink(draft, dir_fd=folder)
+        calls.unlink(draft, dir_fd=folder)
     except FileNotFoundError:
         pass
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(draft, flags, 0o600, dir_fd=folder)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
+    handle = calls.open(draft, flags, 0o600, dir_fd=folder)
     _lock(handle)
-    os.rename(draft, LOCK_NAME, src_dir_fd=folder, dst_dir_fd=folder)
+    calls.rename(draft, LOCK_NAME, src_dir_fd=folder, dst_dir_fd=folder)
     os.close(shared)
     return handle
 
@@ -131,7 +131,7 @@ def start_text(start_ns: int) -> str:
 def _lock(handle: int) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            calls.flock(handle, calls.LOCK_EX | calls.LOCK_NB)
             return
         except OSError as error:
             is_held = error.errno in _HELD

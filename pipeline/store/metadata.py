@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pipeline.model import attributes
-from pipeline.store import extended
+from pipeline.store import calls, extended
 
 _OWNER_NOT_SUPPORTED = (errno.EPERM, errno.EINVAL, errno.ENOTSUP)
 MAY_CHANGE_OWNER = os.geteuid() == 0
@@ -29,13 +31,23 @@ def describe(
     the attributes that a backup's file gets."""
     change_owner(uid, gid, name=name, parent=parent)
     if not is_link:
-        # O_PATH, since the file may not be readable even for its owner; /proc resolves it to the inode.
-        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            extended.give(b"/proc/self/fd/%d" % handle, mode, attributes.for_stored(packed), replaces=True)
-        finally:
-            os.close(handle)
-    os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+        with _way_to(name, parent) as path:
+            extended.give(path, mode, attributes.for_stored(packed), replaces=True)
+    calls.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+
+@contextmanager
+def _way_to(name: bytes, parent: int) -> Iterator[bytes]:
+    """To a file that may not be readable even for its owner. By a handle that asks for no rights, /proc leads
+    to the very inode; a path may lead to a link that has taken its place."""
+    if calls.PORTABLE:
+        yield calls.path_of(name, parent)
+        return
+    handle = calls.open(name, os.O_PATH | calls.O_NOFOLLOW | calls.O_CLOEXEC, dir_fd=parent)
+    try:
+        yield b"/proc/self/fd/%d" % handle
+    finally:
+        os.close(handle)
 
 
 def change_owner(uid: int, gid: int, *, handle: int = -1, name: bytes = b"", parent: int = -1) -> bool:
@@ -44,9 +56,9 @@ def change_owner(uid: int, gid: int, *, handle: int = -1, name: bytes = b"", par
     new_uid = uid if MAY_CHANGE_OWNER else -1
     try:
         if handle >= 0:
-            os.chown(handle, new_uid, gid)
+            calls.chown(handle, new_uid, gid)
         else:
-            os.chown(name, new_uid, gid, dir_fd=parent, follow_symlinks=False)
+            calls.chown(name, new_uid, gid, dir_fd=parent, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _OWNER_NOT_SUPPORTED:
             raise

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.record import signed64
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.folders import READ_FLAGS, Folders, split
 from pipeline.store.staging import Staged
 
@@ -52,9 +52,9 @@ class Sharing:
         try:
             with ExitStack() as opened:
                 folder, name = (self._staging, staged) if staged is not None else self._place(stored)
-                mine = os.open(new.name, READ_FLAGS, dir_fd=self._staging)
+                mine = calls.open(new.name, READ_FLAGS, dir_fd=self._staging)
                 opened.callback(os.close, mine)
-                theirs = os.open(name, READ_FLAGS, dir_fd=folder)
+                theirs = calls.open(name, READ_FLAGS, dir_fd=folder)
                 opened.callback(os.close, theirs)
                 if self._how == "reflink":
                     _share_blocks(mine, theirs)
@@ -79,12 +79,12 @@ class Sharing:
         if not _same_bytes(mine, theirs):
             return new
         staged = self._new_name()
-        os.link(name, staged, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
-        linked = os.stat(staged, dir_fd=self._staging, follow_symlinks=False)
+        calls.link(name, staged, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
+        linked = calls.stat(staged, dir_fd=self._staging, follow_symlinks=False)
         if (linked.st_dev, linked.st_ino) != (found.st_dev, found.st_ino):  # another one took the name
-            os.unlink(staged, dir_fd=self._staging)
+            calls.unlink(staged, dir_fd=self._staging)
             return new
-        os.unlink(new.name, dir_fd=self._staging)
+        calls.unlink(new.name, dir_fd=self._staging)
         return Staged(staged, new.identity._replace(inode=signed64(found.st_ino)))
 
 

@@ -8,7 +8,6 @@ where the backup side can't be written, with `Damaged` where a stored file isn't
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -16,14 +15,14 @@ from typing import NamedTuple
 
 from pipeline.model.attributes import unpack
 from pipeline.model.record import Kind, Stat, same_time, signed64
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.folders import READ_FLAGS, Folders, split
 from pipeline.store.metadata import describe, permissions
 from pipeline.store.operation import Identity, Operation, Place
 from pipeline.store.pieces import pieces
 from pipeline.store.staging_file import StagingFile
+from pipeline.store.system import NO_HARD_LINKS
 
-_NO_HARD_LINK = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _COPY_BYTES = 1 << 20
 
 
@@ -73,8 +72,8 @@ def _look(folders: Folders, at: bytes, expected: Expected) -> os.stat_result:
     folder, name = split(at)
     try:
         parent = folders.at(folder)
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        target = os.readlink(name, dir_fd=parent) if stat.S_ISLNK(found.st_mode) else None
+        found = calls.stat(name, dir_fd=parent, follow_symlinks=False)
+        target = calls.readlink(name, dir_fd=parent) if stat.S_ISLNK(found.st_mode) else None
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Damaged("gone") from error
     if expected.kind == Kind.LINK:
@@ -114,13 +113,13 @@ class Staging:
         found = _look(self._folders, at, expected)
         staged, parent = self.new_name(), self._folders.at(folder)
         try:
-            os.link(name, staged, src_dir_fd=parent, dst_dir_fd=self._folder, follow_symlinks=False)
+            calls.link(name, staged, src_dir_fd=parent, dst_dir_fd=self._folder, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in _NO_HARD_LINK:
+            if error.errno not in NO_HARD_LINKS:
                 raise
             self._copy(name, parent, staged, expected, Stat.of(found))
         # Looked at again under the name that nobody else knows: what is adopted is what was looked at.
-        adopted = os.stat(staged, dir_fd=self._folder, follow_symlinks=False)
+        adopted = calls.stat(staged, dir_fd=self._folder, follow_symlinks=False)
         if stat.S_IFMT(adopted.st_mode) != stat.S_IFMT(found.st_mode) or adopted.st_size != found.st_size:
             self.discard(staged)
             raise Damaged("changed")
@@ -128,10 +127,10 @@ class Staging:
 
     def _copy(self, name: bytes, parent: int, staged: bytes, expected: Expected, found: Stat) -> None:
         if expected.target is not None:
-            os.symlink(expected.target, staged, dir_fd=self._folder)
+            calls.symlink(expected.target, staged, dir_fd=self._folder)
             describe(self._folder, staged, True, 0, found.uid, found.gid, found.mtime_ns)
             return
-        source, copy = os.open(name, READ_FLAGS, dir_fd=parent), StagingFile(self._folder, staged)
+        source, copy = calls.open(name, READ_FLAGS, dir_fd=parent), StagingFile(self._folder, staged)
         own: list[extended.Pair] = []
         try:
             for piece, is_hole in pieces(source, bytearray(_COPY_BYTES), expected.size):
@@ -156,7 +155,7 @@ class Staging:
         """The inode of a stored file. Raises Damaged."""
         folder, name = split(at)
         try:
-            found = os.stat(name, dir_fd=self._folders.at(folder), follow_symlinks=False)
+            found = calls.stat(name, dir_fd=self._folders.at(folder), follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise Damaged("gone") from error
         return signed64(found.st_ino)
@@ -164,13 +163,13 @@ class Staging:
     def new_link(self, target: bytes, found: Stat) -> Staged:
         """A symbolic link with its final metadata."""
         staged = self.new_name()
-        os.symlink(target, staged, dir_fd=self._folder)
+        calls.symlink(target, staged, dir_fd=self._folder)
         describe(self._folder, staged, True, 0, found.uid, found.gid, found.mtime_ns)
-        inode = signed64(os.stat(staged, dir_fd=self._folder, follow_symlinks=False).st_ino)
+        inode = signed64(calls.stat(staged, dir_fd=self._folder, follow_symlinks=False).st_ino)
         return Staged(staged, Identity(inode, found.size, None, target))
 
     def discard(self, name: bytes) -> None:
-        os.unlink(name, dir_fd=self._folder)
+        calls.unlink(name, dir_fd=self._folder)
 
     def sweep(self, intents: Iterable[Operation] = ()) -> list[bytes]:
         """Unlink what a cut run, or a replaced worker, has left, but for what the pending intents need.
@@ -179,11 +178,11 @@ class Staging:
         """
         needed = {operation.staged for operation in intents if isinstance(operation, Place)}
         folders = []
-        with os.scandir(self._folder) as entries:
+        with calls.scandir(self._folder) as entries:
             found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
         for name, is_folder in found:
             if is_folder:
                 folders.append(name)
             elif name not in needed:
-                os.unlink(name, dir_fd=self._folder)
+                calls.unlink(name, dir_fd=self._folder)
         return folders

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from pipeline.model.attributes import unpack
 from pipeline.model.record import Stat, signed64
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.extended import Pair
 from pipeline.store.folders import READ_FLAGS
 from pipeline.store.metadata import change_owner
 from pipeline.store.pieces import pieces
 
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
 _READ_BYTES = 1 << 20
 
 
@@ -27,7 +27,7 @@ class StagingFile:
     def __init__(self, folder: int, name: bytes) -> None:
         self._folder = folder
         self.name = name
-        self._handle = os.open(name, _CREATE, 0o600, dir_fd=folder)
+        self._handle = calls.open(name, _CREATE, 0o600, dir_fd=folder)
         self._has_holes = False
 
     def write(self, data: memoryview, is_hole: bool = False) -> None:
@@ -66,7 +66,7 @@ class StagingFile:
 
     def discard(self) -> None:
         self._close()
-        os.unlink(self.name, dir_fd=self._folder)
+        calls.unlink(self.name, dir_fd=self._folder)
 
     def _close(self) -> None:
         handle, self._handle = self._handle, -1
@@ -77,7 +77,7 @@ class StagingFile:
 def stage_small(folder: int, name: bytes, content: bytes, found: Stat, mode: int) -> int:
     """A whole new file with its metadata (mode: permission bits) in as few calls as will do: there are
     millions. Returns its inode. Nobody else reaches what is in staging, so it has its mode from the start."""
-    handle = os.open(name, _CREATE, mode, dir_fd=folder)
+    handle = calls.open(name, _CREATE, mode, dir_fd=folder)
     try:
         written = os.write(handle, content)
         while written < len(content):
@@ -98,7 +98,7 @@ def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
 
     On the disk before it takes its name. staged: a name that nobody else uses.
     """
-    source = os.open(name, READ_FLAGS, dir_fd=parent)
+    source = calls.open(name, READ_FLAGS, dir_fd=parent)
     try:
         found, copy = os.fstat(source), StagingFile(staging, staged)
         try:
@@ -111,4 +111,4 @@ def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
             raise
     finally:
         os.close(source)
-    os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=parent)
+    calls.rename(staged, name, src_dir_fd=staging, dst_dir_fd=parent)

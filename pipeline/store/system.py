@@ -10,19 +10,20 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.model.errors import BackupSideError
+from pipeline.store import calls
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_syncfs = getattr(_libc, "syncfs", None) if sys.platform == "linux" else None
-_renameat2 = getattr(_libc, "renameat2", None) if sys.platform == "linux" else None
+_libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+_syncfs = getattr(_libc, "syncfs", None) if not calls.PORTABLE else None
+_renameat2 = getattr(_libc, "renameat2", None) if not calls.PORTABLE else None
 if _renameat2 is not None:  # told once instead of guessed at each call
     _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _RENAME_NOREPLACE = 1  # linux/fs.h
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -48,8 +49,17 @@ def rename_new(old: bytes, new: bytes, *, from_folder: int, to_folder: int) -> N
         code = ctypes.get_errno()
         if code not in _NOT_SUPPORTED:
             raise OSError(code, os.strerror(code), new)
-    os.link(old, new, src_dir_fd=from_folder, dst_dir_fd=to_folder, follow_symlinks=False)
-    os.unlink(old, dir_fd=from_folder)
+    try:
+        calls.link(old, new, src_dir_fd=from_folder, dst_dir_fd=to_folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        # Nobody but us writes here, but for whoever looks for trouble: a name that appears right now is lost.
+        if calls.access(new, os.F_OK, dir_fd=to_folder, follow_symlinks=False):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from error
+        calls.rename(old, new, src_dir_fd=from_folder, dst_dir_fd=to_folder)
+        return
+    calls.unlink(old, dir_fd=from_folder)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ in the way.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -22,12 +21,12 @@ from typing import NamedTuple
 from pipeline.model import attributes, treepath
 from pipeline.model.errors import RestoreError
 from pipeline.model.record import Stat
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.folders import FOLDER_FLAGS, Folders, Obstacle
 from pipeline.store.metadata import change_owner
 from pipeline.store.staging_file import StagingFile
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
 _STAGING_NAME = re.compile(rb"\.restore-[0-9]+-[0-9a-f]{12}")
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
@@ -60,12 +59,12 @@ class Root(NamedTuple):
     def open(self) -> int:
         """A handle. Raises RestoreError where the path leads somewhere else by now."""
         try:
-            handle = os.open(self.path, FOLDER_FLAGS)
+            handle = calls.open(self.path, FOLDER_FLAGS)
         except OSError as error:
             raise RestoreError(f"{self.path}: {error.strerror}") from error
-        found = os.fstat(handle)
+        found = calls.fstat(handle)
         if (found.st_dev, found.st_ino) != (self.device, self.inode):
-            os.close(handle)
+            calls.close(handle)
             raise RestoreError(f"{self.path} is no longer the folder that it was when this began")
         return handle
 
@@ -83,7 +82,7 @@ class Target:
         backup = os.stat(backup_root)
         self._folders = Folders(self.root, closed=(backup.st_dev, backup.st_ino))
         try:
-            staging = os.open(place.staging, FOLDER_FLAGS, dir_fd=self.root)
+            staging = calls.open(place.staging, FOLDER_FLAGS, dir_fd=self.root)
             self._staging = Folders(staging).make(name)
         except OSError as error:
             raise RestoreError(f"{place.path}: {error.strerror}") from error
@@ -105,9 +104,9 @@ class Target:
 
     def _opened_up(self, handle: int) -> int:
         """A folder of ours that an earlier restore has closed to us; it gets its own mode again later."""
-        found = os.fstat(handle)
+        found = calls.fstat(handle)
         if found.st_uid == os.geteuid() and found.st_mode & 0o700 != 0o700:
-            os.fchmod(handle, stat.S_IMODE(found.st_mode) | 0o700)
+            calls.chmod(handle, stat.S_IMODE(found.st_mode) | 0o700)
         return handle
 
     def existing_folder(self, relative: bytes) -> int:
@@ -147,7 +146,7 @@ class Target:
             file.write(memoryview(content))
             return self.finish(file, metadata, len(content))
         name, (mode, uid, gid, mtime_ns, _) = self._new_name(), metadata
-        handle = os.open(name, _CREATE, mode, dir_fd=self._staging)
+        handle = calls.open(name, _CREATE, mode, dir_fd=self._staging)
         try:
             written = os.write(handle, content)
             while written < len(content):
@@ -167,48 +166,48 @@ class Target:
     def new_link(self, target: bytes, metadata: Metadata) -> bytes:
         """A symbolic link in staging, and its name there."""
         name = self._new_name()
-        os.symlink(target, name, dir_fd=self._staging)
-        self._describe(name, metadata, extended.give_link(self._path(name), _wanted(metadata)))
+        calls.symlink(target, name, dir_fd=self._staging)
+        self._describe(
+            name, metadata, extended.give_link(calls.path_of(name, self._staging), _wanted(metadata))
+        )
         return name
 
     def new_special(self, kind: int, device: int, metadata: Metadata) -> bytes:
         """A fifo, a socket or a device in staging, and its name there. kind: the type bits of its mode.
         Raises PermissionError: devices are for root."""
         name = self._new_name()
-        os.mknod(name, kind | 0o600, device, dir_fd=self._staging)
-        lost = extended.give(self._path(name), metadata.mode, _wanted(metadata), replaces=False)
+        calls.mknod(name, kind | 0o600, device, dir_fd=self._staging)
+        lost = extended.give(
+            calls.path_of(name, self._staging), metadata.mode, _wanted(metadata), replaces=False
+        )
         self._describe(name, metadata, lost)
         return name
 
     def new_name(self, of: bytes, folder: int) -> bytes:
         """A second name in staging for what lies in a folder of this target already."""
         name = self._new_name()
-        os.link(of, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
+        calls.link(of, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
         return name
-
-    def _path(self, name: bytes) -> bytes:
-        """A way to what was made in staging, for calls that know no folder handles."""
-        return b"/proc/self/fd/%d/%b" % (self._staging, name)
 
     def _describe(self, name: bytes, metadata: Metadata, lost: list[bytes]) -> None:
         """Owner and mtime of what can't be opened."""
         self._count(lost, change_owner(metadata.uid, metadata.gid, name=name, parent=self._staging))
-        os.utime(name, ns=(metadata.mtime_ns,) * 2, dir_fd=self._staging, follow_symlinks=False)
+        calls.utime(name, ns=(metadata.mtime_ns,) * 2, dir_fd=self._staging, follow_symlinks=False)
 
     def give_name(self, staged: bytes, folder: int, name: bytes) -> None:
         """The final name, in one step. Raises Occupied."""
         try:
             # The folder is this restore's own and private until its content is there, so nobody puts
             # something there between the two calls; renaming without replacing costs twice as much.
-            if not self._replaces and os.access(name, os.F_OK, dir_fd=folder, follow_symlinks=False):
+            if not self._replaces and calls.access(name, os.F_OK, dir_fd=folder, follow_symlinks=False):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
             try:
-                os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=folder)
+                calls.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=folder)
             except IsADirectoryError:
-                os.rmdir(name, dir_fd=folder)  # only an empty one goes
-                os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=folder)
+                calls.rmdir(name, dir_fd=folder)  # only an empty one goes
+                calls.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=folder)
         except OSError as error:
-            os.unlink(staged, dir_fd=self._staging)
+            calls.unlink(staged, dir_fd=self._staging)
             if isinstance(error, FileExistsError) and not self._replaces:
                 raise Occupied("something stands here already; left alone") from error
             if error.errno == errno.EXDEV:
@@ -222,7 +221,7 @@ class Target:
         handle = self.existing_folder(relative)
         is_theirs = change_owner(metadata.uid, metadata.gid, handle=handle)
         self._count(extended.give(handle, metadata.mode, _wanted(metadata), replaces=True), is_theirs)
-        os.utime(handle, ns=(metadata.mtime_ns, metadata.mtime_ns))
+        calls.utime(handle, ns=(metadata.mtime_ns, metadata.mtime_ns))
 
     def _new_name(self) -> bytes:
         self._next += 1
@@ -237,13 +236,13 @@ def make_staging(place: Root) -> tuple[Root, int]:
     name = b".restore-%d-%s" % (os.getpid(), os.urandom(6).hex().encode())
     root = place.open()
     try:
-        os.mkdir(name, 0o700, dir_fd=root)
-        staging = os.open(name, FOLDER_FLAGS, dir_fd=root)
+        calls.mkdir(name, 0o700, dir_fd=root)
+        staging = calls.open(name, FOLDER_FLAGS, dir_fd=root)
     finally:
-        os.close(root)
+        calls.close(root)
     # Without a set-group bit that it may have inherited, and without an access list that is passed on.
     extended.give(staging, 0o700, (), replaces=True)
-    fcntl.flock(staging, fcntl.LOCK_EX)
+    calls.flock(staging, calls.LOCK_EX)
     return place._replace(staging=name), staging
 
 
@@ -251,48 +250,48 @@ def remove_staging(place: Root) -> None:
     """Staging and whatever is left in it: two levels of our own making."""
     root = place.open()
     try:
-        staging = os.open(place.staging, FOLDER_FLAGS, dir_fd=root)
+        staging = calls.open(place.staging, FOLDER_FLAGS, dir_fd=root)
         _empty(staging)
-        os.close(staging)
-        os.rmdir(place.staging, dir_fd=root)
+        calls.close(staging)
+        calls.rmdir(place.staging, dir_fd=root)
     finally:
-        os.close(root)
+        calls.close(root)
 
 
 def remove_leftovers(place: Root) -> None:
     """What restores have left here that were killed: folders of ours that nobody has locked."""
     root = place.open()
     try:
-        for name in map(os.fsencode, os.listdir(root)):
+        for name in map(os.fsencode, calls.listdir(root)):
             if _STAGING_NAME.fullmatch(name):
                 _remove_unlocked(name, root)
     finally:
-        os.close(root)
+        calls.close(root)
 
 
 def _remove_unlocked(name: bytes, root: int) -> None:
     try:
-        staging = os.open(name, FOLDER_FLAGS, dir_fd=root)
+        staging = calls.open(name, FOLDER_FLAGS, dir_fd=root)
     except OSError:
         return
     try:
-        fcntl.flock(staging, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(staging).st_uid == os.geteuid():
+        calls.flock(staging, calls.LOCK_EX | calls.LOCK_NB)
+        if calls.fstat(staging).st_uid == os.geteuid():
             _empty(staging)
-            os.rmdir(name, dir_fd=root)
+            calls.rmdir(name, dir_fd=root)
     except OSError:
         return  # somebody's own, or in use: then it stays
     finally:
-        os.close(staging)
+        calls.close(staging)
 
 
 def _empty(staging: int) -> None:
-    for folder in os.listdir(staging):
-        inner = os.open(folder, FOLDER_FLAGS, dir_fd=staging)
-        for file in os.listdir(inner):
-            os.unlink(file, dir_fd=inner)
-        os.close(inner)
-        os.rmdir(folder, dir_fd=staging)
+    for folder in calls.listdir(staging):
+        inner = calls.open(folder, FOLDER_FLAGS, dir_fd=staging)
+        for file in calls.listdir(inner):
+            calls.unlink(file, dir_fd=inner)
+        calls.close(inner)
+        calls.rmdir(folder, dir_fd=staging)
 
 
 def place_in_target(path: bytes, with_names: bool) -> bytes:
@@ -307,6 +306,6 @@ def _wanted(metadata: Metadata) -> list[extended.Pair]:
 def _unlink(name: bytes, folder: int) -> None:
     """What stood in the way of a folder. Another worker may have been here first, and made the folder."""
     try:
-        os.unlink(name, dir_fd=folder)
+        calls.unlink(name, dir_fd=folder)
     except (FileNotFoundError, IsADirectoryError):
         return

@@ -12,9 +12,10 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.store import calls
 from pipeline.store.folders import READ_FLAGS
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
 
 
 def read_whole(path: Path) -> bytes | None:
@@ -29,17 +30,17 @@ def read_whole(path: Path) -> bytes | None:
 
 def replace_whole(folder: Path, name: str, content: bytes) -> None:
     """By a draft beside it, 0600. One writer at a time."""
-    parent, draft = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), f"{name}.new"
+    parent, draft = calls.open(folder, os.O_RDONLY | calls.O_DIRECTORY | calls.O_CLOEXEC), f"{name}.new"
     try:
         with suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=parent)  # of a writer that was killed
+            calls.unlink(draft, dir_fd=parent)  # of a writer that was killed
         try:
-            with open(os.open(draft, _CREATE, 0o600, dir_fd=parent), "wb") as file:
+            with open(calls.open(draft, _CREATE, 0o600, dir_fd=parent), "wb") as file:
                 file.write(content)
-            os.replace(draft, name, src_dir_fd=parent, dst_dir_fd=parent)
+            calls.replace(draft, name, src_dir_fd=parent, dst_dir_fd=parent)
         except OSError:
             with suppress(OSError):
-                os.unlink(draft, dir_fd=parent)
+                calls.unlink(draft, dir_fd=parent)
             raise
     finally:
-        os.close(parent)
+        calls.close(parent)

@@ -18,6 +18,7 @@ from pipeline.filters import Filter
 from pipeline.model import treepath
 from pipeline.sources import Resolved
 from pipeline.stages.marked import Marked
+from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
 
 
@@ -73,10 +74,10 @@ def _why_left_out(config: Config, resolved: list[Resolved], source: Resolved, pl
 
 def _is_closed(marked: Marked, folder: Path) -> bool:
     try:
-        handle = os.open(folder, FOLDER_FLAGS)
+        handle = calls.open(folder, FOLDER_FLAGS)
     except OSError:
         return False
     try:
         return marked.is_closed(handle)
     finally:
-        os.close(handle)
+        calls.close(handle)

@@ -32,7 +32,7 @@ from pipeline.pool.forkserver import REBUILDING, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.setup import TreeSetup
 from pipeline.stages.stored_tree import TreeReader, TreeWalk
-from pipeline.store import extended
+from pipeline.store import calls, extended
 from pipeline.store.backup import Tree, open_tree
 from pipeline.store.rebuilding import NewState, is_sound
 from pipeline.store.state import source_places, translated_errors
@@ -215,7 +215,7 @@ class _Rebuilding:
 
     def _quarantine_staging(self, staging: int, quarantine: int) -> None:
         """What a lost state had begun: never swept, because it might be the only copy of something."""
-        for name in sorted(map(os.fsencode, os.listdir(staging))):
+        for name in sorted(map(os.fsencode, calls.listdir(staging))):
             aside = b"staging-%d-%s" % (self._run, name)
             rename_new(name, aside, from_folder=staging, to_folder=quarantine)
             cause = f"what it was for is not known; moved to .pipeline/quarantine/{os.fsdecode(aside)}"

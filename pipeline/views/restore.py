@@ -41,7 +41,7 @@ from pipeline.stages.restorer import (
     Restorer,
 )
 from pipeline.stages.setup import ListSetup, RestoreSetup
-from pipeline.store import past
+from pipeline.store import calls, past
 from pipeline.store.target import (
     Occupied,
     Root,
@@ -189,7 +189,7 @@ def _setup(opened: Opened, request: Request, monitor: ReadMonitor, cleanup: Exit
     target = _target(opened, request)
     if target is not None and not request.dry_run:
         target, lock = _make_staging(target, request)
-        cleanup.callback(os.close, lock)
+        cleanup.callback(calls.close, lock)
         cleanup.callback(_remove_staging, target, monitor)
     return RestoreSetup(
         places=opened.places,

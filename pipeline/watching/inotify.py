@@ -39,6 +39,7 @@ from watchdog.observers.inotify_c import (
     inotify_rm_watch,
 )
 
+from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS, Folders
 from pipeline.watching.lost import LostEvent
 
@@ -154,7 +155,7 @@ class TreeEmitter(EventEmitter):
 
     def _watch_tree(self, top: bytes) -> None:
         """Watch a folder and all below it. Raises OSError only for the root."""
-        root = os.open(self._root, FOLDER_FLAGS)
+        root = calls.open(self._root, FOLDER_FLAGS)
         folders, waiting = Folders(root), [top]
         try:
             while waiting and not self._is_over():
@@ -173,7 +174,7 @@ class TreeEmitter(EventEmitter):
                         self._lose(path, f"a folder can't be watched: {error.strerror}")
         finally:
             folders.close()
-            os.close(root)
+            calls.close(root)
 
     def _watch_folder(self, path: bytes, handle: int) -> list[bytes]:
         """Watch one folder, then list it. Out: the folders in it."""
@@ -181,7 +182,7 @@ class TreeEmitter(EventEmitter):
         if path and self._leaves_out(path, (found.st_dev, found.st_ino)):
             return []
         mask = _EVERY if path else _EVERY | _ITSELF
-        watch = inotify_add_watch(self._inotify, b"/proc/self/fd/%d" % handle, mask)
+        watch = inotify_add_watch(self._inotify, calls.way_to(handle), mask)
         if watch < 0:
             raise _last_error()
         self._clock += 1
