@@ -340,7 +340,11 @@ class Committer:
                 first = firsts.setdefault(seen, record.path)
                 linked_to = first if first != record.path else None
                 if record.linked_to != linked_to:
-                    self._execute(planner.plan_names(record, linked_to, self._context(record.path)))
+                    plan = planner.plan_names(record, linked_to, self._context(record.path))
+                    try:
+                        self._execute(plan)
+                    except Damaged:  # gone since the worker looked; the next run notices
+                        self._execute(plan._replace(steps=()))
             yield
 
     def _apply_retention(self) -> Iterator[None]:

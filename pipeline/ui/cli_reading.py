@@ -66,7 +66,7 @@ def restore(
 
     start_fork_server(*RESTORING)  # it loads its modules while we load ours
     from pipeline.ui import commands, read_commands
-    from pipeline.views.restore import Request
+    from pipeline.views.wanted import Request
 
     request = Request(paths, to, at, version, overwrite or "never", dry_run, specials, numeric_ids)
     sys.exit(read_commands.restore(file, settings, request, commands.Shown(json, quiet, verbose)))

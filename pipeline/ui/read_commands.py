@@ -20,7 +20,7 @@ from pipeline.ui.output import standard_error, standard_output
 from pipeline.ui.reading import ReadJson, ReadLines
 
 if TYPE_CHECKING:
-    from pipeline.views.restore import Request
+    from pipeline.views.wanted import Request
 
 Work: TypeAlias = Callable[[Config, ReadMonitor, Callable[[], bool]], ReadSummary]
 

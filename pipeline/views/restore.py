@@ -13,10 +13,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 from pipeline.config import Config
 from pipeline.model import message, treepath
@@ -51,30 +50,14 @@ from pipeline.store.target import (
     remove_leftovers,
     remove_staging,
 )
-from pipeline.views.opening import HIGHEST, Opened, find_path, find_run, open_for_reading
+from pipeline.views.opening import Opened, find_run, open_for_reading
 from pipeline.views.pulse import Pulse
+from pipeline.views.wanted import Request, contents, expected, parts_of, refuse_unknown
 
 _TAGS = {Kind.FILE: message.FILE, Kind.LINK: message.LINK, Kind.SPECIAL: message.SPECIAL}
 _PARENT = -1
 """As the number of a worker, which no worker has."""
 _NOT_HELD_WHY = "the folder's file system can't hold them, or only root may set them"
-
-
-class Request(NamedTuple):
-    """paths: as people write them; none for everything. at: a run or a time. version: a content's number.
-
-    overwrite: `never`, `if-different` or `always`. specials: also fifos, sockets and devices. numeric_ids:
-    owners by their numbers, and not by their names first.
-    """
-
-    paths: tuple[str, ...]
-    to: Path
-    at: str | None = None
-    version: int | None = None
-    overwrite: str = "never"
-    dry_run: bool = False
-    specials: bool = False
-    numeric_ids: bool = False
 
 
 def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
@@ -83,11 +66,11 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
     context = start_fork_server(*RESTORING)
     with open_for_reading(config) as opened:
         run = find_run(opened, request.at)
-        parts = _parts(opened, request)
-        rows = _contents(opened, parts, request.version) if request.version is not None else ()
+        parts = parts_of(opened, request)
+        rows = contents(opened, parts, request.version) if request.version is not None else ()
         if request.version is None:
-            _refuse_unknown(opened, run, parts)
-        expected = _expected(opened, run, parts) if not rows else (len(rows), 0)
+            refuse_unknown(opened, run, parts)
+        coming = expected(opened, run, parts) if not rows else (len(rows), 0)
         listing = ListSetup(str(opened.state_path), frozenset(opened.places), run, parts, rows)
         workers = Size.of(config.workers.count)
         with ExitStack() as cleanup:
@@ -95,7 +78,7 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
             line = cleanup.enter_context(
                 Line(context, Station(Lister, listing), Station(Restorer, setup), workers)
             )
-            restoring = _Restoring(setup, monitor, expected, parts == (b"",), began_s)
+            restoring = _Restoring(setup, monitor, coming, parts == (b"",), began_s)
             # In the latest state, a run that is at work or was cut may have left folders half done.
             last = past.runs(opened.state)[-1:]
             restoring.has_pending_folders = run == past.NOW and not all(r.is_complete for r in last)
@@ -105,81 +88,6 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
                 restoring.fail()
                 raise
     return restoring.finish(None if run == past.NOW else run, all_came)
-
-
-# -- what is meant ----------------------------------------------------------------------------------------
-
-
-def _parts(opened: Opened, request: Request) -> tuple[bytes, ...]:
-    """The paths that are wanted, in scan order; none that lies below another. Empty: everything."""
-    if request.version is not None and (request.at is not None or not request.paths):
-        raise ArgumentError("--version needs the path of a file, and can't be used together with --at")
-    found = sorted(find_path(opened, text) or b"" for text in request.paths) or [b""]
-    if found[0] == b"" or (len(opened.places) == 1 and found[0] in opened.places):
-        return (b"",)
-    parts: list[bytes] = []
-    for path in found:
-        if not parts or (path != parts[-1] and not treepath.is_below(path, parts[-1])):
-            parts.append(path)
-    return tuple(parts)
-
-
-def _refuse_unknown(opened: Opened, run: int, parts: tuple[bytes, ...]) -> None:
-    """Each path that was named was there at that time; otherwise it is said when it was."""
-    for path in parts:
-        if not path or next(past.read_held(opened.state, run, path, path + b"\0", with_low=True), None):
-            continue
-        states = past.held_of(opened.state, path)
-        when = "; ".join(_interval_words(states[-3:]))
-        shown = treepath.shown(path)
-        moment = "is not in the source now" if run == past.NOW else f"was not there at the end of run {run}"
-        advice = f"It was there {when}. `history` tells more." if states else ""
-        deleted = past.deleted_content(opened.state, path)
-        if not states and deleted is not None:
-            advice = f"Its last content is still kept: --version {deleted.number} brings it back."
-        raise ArgumentError(f"{shown} {moment}", advice)
-
-
-def _interval_words(states: list[Held]) -> list[str]:
-    words = []
-    for held in states:
-        last = "now" if held.to_run is None else f"run {held.to_run - 1}"
-        words.append(f"from run {held.from_run} to {last}")
-    return words
-
-
-def _contents(opened: Opened, parts: tuple[bytes, ...], number: int) -> tuple[Held, ...]:
-    """One content of each path, by its number, with the metadata that it had last; each folder once."""
-    rows: dict[bytes, Held] = {}
-    for path in parts:
-        states = [held for held in past.held_of(opened.state, path) if held.number == number]
-        files = [held for held in states if Kind(held.kind).has_content]
-        unknown = [v for v in past.versions_of(opened.state, path) if v.number == number and not files]
-        deleted = past.deleted_content(opened.state, path)
-        if not files and deleted is not None and deleted.number == number:
-            files = [deleted]  # no history knows it, as after a rebuild
-        if files:
-            rows |= {folder.path: folder for folder in _folders_above(opened, files[-1])}
-            rows[path] = files[-1]
-        elif unknown:
-            rows[path] = Held.of_version(unknown[0])
-        else:
-            raise ArgumentError(
-                f"{treepath.shown(path)} has no version {number}", "`history` lists those that it has."
-            )
-    return tuple(rows[path] for path in sorted(rows))
-
-
-def _folders_above(opened: Opened, held: Held) -> Iterator[Held]:
-    """The folders that a content lay in, as they were then."""
-    for folder in treepath.parents(held.path):
-        yield from past.read_held(opened.state, held.from_run, folder, folder + b"\0", with_low=True)
-
-
-def _expected(opened: Opened, run: int, parts: tuple[bytes, ...]) -> tuple[int, int]:
-    """Files and links that are to come, and their bytes."""
-    found = [past.figures(opened.state, run, part, part + b"\1" if part else HIGHEST) for part in parts]
-    return sum(files for files, _ in found), sum(size for _, size in found)
 
 
 # -- where it goes ----------------------------------------------------------------------------------------
