@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.filters import compile_pattern
+from pipeline.filters import Line, compile_pattern
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError
 
@@ -30,6 +30,7 @@ Durability = Literal["full", "fast"]
 Trust = Literal["content", "stat"]
 DuplicateAction = Literal["copy", "hardlink", "reflink"]
 WatchBackend = Literal["auto", "native", "polling"]
+NewlyExcluded = Literal["keep", "archive"]
 NotNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -61,7 +62,7 @@ class Duplicates(Struct, frozen=True, forbid_unknown_fields=True):
 class Filters(Struct, frozen=True, forbid_unknown_fields=True):
     """exclude, include: gitignore patterns, matched below each source; what an `include` matches comes back
     from an `exclude`, unless a folder above it is left out. exclude_if_present: names. max_file_size: in
-    bytes."""
+    bytes. on_newly_excluded: what becomes of what is stored of a path that is excluded now."""
 
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -69,11 +70,7 @@ class Filters(Struct, frozen=True, forbid_unknown_fields=True):
     exclude_if_present: tuple[str, ...] = ()
     one_file_system: bool = False
     max_file_size: NotNegative = 0
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """Both as lines of one gitignore file: the last one that matches decides."""
-        return (*self.exclude, *(f"!{line}" for line in self.include))
+    on_newly_excluded: NewlyExcluded = "keep"
 
 
 class Workers(Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,7 +101,8 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole configuration, every path absolute. file: where it was read from."""
+    """The whole configuration, every path absolute. file: where it was read from. set_keys: what `--set` says
+    over it."""
 
     file: Path
     sources: tuple[Source, ...]
@@ -120,6 +118,19 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     safety: Safety
     watch: Watch
     log: Log
+    set_keys: frozenset[str] = frozenset()
+
+    @property
+    def patterns(self) -> tuple[Line, ...]:
+        """`exclude` and `include` as lines of one gitignore file: the last one that matches decides."""
+        return (
+            *(Line(text, self._where("exclude", n)) for n, text in enumerate(self.filters.exclude)),
+            *(Line(f"!{text}", self._where("include", n)) for n, text in enumerate(self.filters.include)),
+        )
+
+    def _where(self, key: str, number: int) -> str:
+        was_set = not self.set_keys.isdisjoint(("filters", f"filters.{key}"))
+        return f"{'--set' if was_set else self.file.name}: filters.{key}[{number}]"
 
 
 class _SourceTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,6 +166,7 @@ _CHOICES = {
     "durability": get_args(Durability),
     "detect.trust": get_args(Trust),
     "duplicates.action": ("copy",),
+    "filters.on_newly_excluded": get_args(NewlyExcluded),
     "watch.backend": get_args(WatchBackend),
 }
 _SOURCE_EXAMPLE = 'source = [{ path = "data", name = "documents" }]'
@@ -248,6 +260,7 @@ def load(file: Path | None, settings: Sequence[str]) -> Config:
         safety=document.safety,
         watch=document.watch,
         log=document.log,
+        set_keys=frozenset(reader.set_keys),
     )
 
 
@@ -355,7 +368,7 @@ def _check(document: _Document, reader: _Reader) -> None:
     for key in ("exclude", "include"):
         for number, line in enumerate(getattr(document.filters, key)):
             try:
-                compile_pattern(line)
+                compile_pattern(Line(line, key))
             except ValueError:
                 reader.fail(f"filters.{key}[{number}]", f"{toml_text(line)} is not a gitignore pattern")
             if key == "include" and line.startswith("!"):

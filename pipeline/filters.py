@@ -1,83 +1,150 @@
-"""Which entries of a source are left out. Pure: in, gitignore patterns and a path; out, yes or no.
+"""Which entries of a source are left out. Pure: in, gitignore patterns and a path; out, the deciding line.
 
-The library pathspec compiles the patterns; they are applied in git's meaning: relative to the source's root,
-the last pattern that matches the entry itself decides, and what lies in an excluded folder can't be included
-again, since that folder isn't entered. Bytes are compared, as git does: `?` is one byte.
+The library pathspec compiles the patterns; they are applied in git's meaning: relative to the folder of the
+file that they are written in (those of the configuration: to the source's root), the last pattern that
+matches the entry itself decides, those of deeper files after those of shallower ones, and what lies in an
+excluded folder can't be included again, since that folder isn't entered. Bytes are compared, as git does: `?`
+is one byte. Fails with ValueError where a line of the configuration is no pattern; of a file, such lines are
+handed back.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    import re
+from collections.abc import Iterable
+from typing import NamedTuple
 
 _BELOW_A_MATCH = "ps_d"
 """The group by which pathspec's expressions tell a match of what lies below from one of the entry itself."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_STRIPPED = re.compile(rb"(\\?)([\t\x0b\x0c\r\x1c-\x1f\x85\xa0])\Z")
+"""What pathspec, which reads bytes as Latin-1, would take for space at the end of a line. Git doesn't."""
+
+
+class Line(NamedTuple):
+    """A gitignore pattern as it is written. where: in which file, and at which place of it, for people."""
+
+    text: str
+    where: str
+
+    @property
+    def shown(self) -> str:
+        return f'{self.where} "{self.text}"'
 
 
 class _Pattern(NamedTuple):
-    line: str
+    line: Line
     expression: re.Pattern[bytes]
     excludes: bool
     only_folders: bool
 
 
-def compile_pattern(line: str) -> _Pattern | None:
+_Layers = tuple[tuple[int, tuple[_Pattern, ...]], ...]
+
+
+def compile_pattern(line: Line) -> _Pattern | None:
     """None for an empty line or a comment. Raises ValueError where it is no gitignore pattern."""
     # Only where there are patterns: it takes longer to import than all the rest.
     from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
+    text = _without_spaces(line.text.encode("utf-8", "surrogateescape"))
+    if b"\0" in text:
+        raise ValueError("no name holds such a character")
     # pathspec takes `name/` as "what lies below"; here it is about the folder itself.
-    only_folders = line.rstrip().endswith("/")
-    text = line.rstrip().rstrip("/") if only_folders else line
+    only_folders = text.endswith(b"/")
+    text = _STRIPPED.sub(rb"[\2]", text.rstrip(b"/") if only_folders else text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of classes that may mean something else one day
-        compiled = GitIgnoreSpecPattern(text.encode("utf-8", "surrogateescape"))
+        try:
+            compiled = GitIgnoreSpecPattern(text)
+        except re.error as error:  # a range that ends before it begins
+            raise ValueError(str(error)) from error
     if compiled.include is None or compiled.regex is None:
         return None
     return _Pattern(line, compiled.regex, compiled.include, only_folders)
 
 
-class Filter:
-    """The patterns of one configuration. Costs nothing where there are none."""
+def _without_spaces(text: bytes) -> bytes:
+    """Those at the end, but for one that is escaped."""
+    bare = text.rstrip(b" ")
+    is_escaped = (len(bare) - len(bare.rstrip(b"\\"))) % 2 == 1
+    return bare + b" " if is_escaped and len(bare) < len(text) else bare
 
-    def __init__(self, exclude: tuple[str, ...]) -> None:
-        self._patterns: list[_Pattern] = []
-        if exclude:
-            patterns = [compile_pattern(line) for line in exclude]
-            self._patterns = [pattern for pattern in reversed(patterns) if pattern is not None]
+
+def lines_of(content: bytes, file: str) -> list[Line]:
+    """A file of patterns, taken apart as git does. file: its name, for people."""
+    lines = content.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
+    return [
+        Line(line.removesuffix(b"\r").decode("utf-8", "surrogateescape"), f"{file}:{number}")
+        for number, line in enumerate(lines, 1)
+    ]
+
+
+class Filter:
+    """The rules for what lies in one folder: the configuration's, and those of the files on the way there.
+
+    is_certain: all of those files could be read and understood. Costs nothing where there are no rules.
+    """
+
+    def __init__(self, lines: Iterable[Line] = ()) -> None:
+        patterns = [pattern for pattern in map(compile_pattern, lines) if pattern is not None]
+        # Deepest first, each with its patterns from the last to the first, since the last one decides; and
+        # with how much of a path, its folder's, they aren't about.
+        self._layers: _Layers = ((0, tuple(reversed(patterns))),) if patterns else ()
+        self.is_certain = True
 
     @property
     def is_empty(self) -> bool:
-        return not self._patterns
+        return not self._layers
+
+    def within(self, folder: bytes, lines: Iterable[Line]) -> tuple[Filter, list[Line]]:
+        """The rules in a folder whose own file has these lines. folder: its path inside the source. Out: also
+        those of the lines that are no patterns."""
+        patterns, refused = list[_Pattern](), list[Line]()
+        for line in lines:
+            try:
+                pattern = compile_pattern(line)
+            except ValueError:
+                refused.append(line)
+            else:
+                patterns += [pattern] if pattern is not None else []
+        inner = Filter()
+        own = ((len(folder) + 1 if folder else 0, tuple(reversed(patterns))),) if patterns else ()
+        inner._layers = own + self._layers
+        inner.is_certain = self.is_certain and not refused
+        return inner, refused
+
+    def uncertain(self) -> Filter:
+        """The same rules in a folder whose own can't be known."""
+        inner = Filter()
+        inner._layers, inner.is_certain = self._layers, False
+        return inner
 
     def excludes(self, relative: bytes, is_folder: bool) -> bool:
         """Whether the entry itself matches. The scanner doesn't enter excluded folders, so that is enough."""
-        pattern = self._deciding(relative, is_folder)
-        return pattern is not None and pattern.excludes
+        return self.excluded_by(relative, is_folder) is not None
 
-    def excluded_by(self, relative: bytes, is_folder: bool) -> str | None:
-        """The line that excludes an entry, None where none does."""
-        pattern = self._deciding(relative, is_folder)
-        return pattern.line if pattern is not None and pattern.excludes else None
-
-    def _deciding(self, relative: bytes, is_folder: bool) -> _Pattern | None:
-        """The last one that matches."""
-        for pattern in self._patterns:
-            _, expression, _, only_folders = pattern
-            if only_folders and not is_folder:
-                continue
-            match = expression.search(relative)
-            if match is not None and match.groupdict().get(_BELOW_A_MATCH) is None:
-                return pattern
+    def excluded_by(self, relative: bytes, is_folder: bool) -> Line | None:
+        """The line that excludes an entry of the folder, or of one below that has no file of its own."""
+        for start, patterns in self._layers:
+            text = relative[start:] if start else relative
+            for line, expression, excludes, only_folders in patterns:
+                if only_folders and not is_folder:
+                    continue
+                match = expression.search(text)
+                if match is not None and match.groupdict().get(_BELOW_A_MATCH) is None:
+                    return line if excludes else None
         return None
 
-    def excludes_known(self, relative: bytes, is_folder: bool) -> bool:
-        """Whether a path that is no longer listed is so because it, or a folder above it, is excluded."""
+    def excludes_known(self, relative: bytes, is_folder: bool, entered: bytes = b"") -> bool:
+        """Whether a path that is no longer listed is so because it, or a folder above it, is excluded.
+
+        entered: the folder of these rules, in which nothing above the path was found.
+        """
         if self.is_empty:
             return False
         components = relative.split(b"/")
-        above = (b"/".join(components[:depth]) for depth in range(1, len(components)))
+        first = entered.count(b"/") + 2 if entered else 1
+        above = (b"/".join(components[:depth]) for depth in range(first, len(components)))
         return any(self.excludes(folder, True) for folder in above) or self.excludes(relative, is_folder)

@@ -43,6 +43,7 @@ def test_defaults(tmp_path: Path) -> None:
         "filters.exclude_if_present": (),
         "filters.one_file_system": False,
         "filters.max_file_size": 0,
+        "filters.on_newly_excluded": "keep",
         "workers.count": 0,
         "safety.max_delete_percent": 50,
         "watch.debounce_seconds": 1.0,

@@ -128,9 +128,9 @@ def test_the_fate_of_a_path(tmp_path: Path) -> None:
     )
     backup.write({"logs/one": "", "plain": ""})
     told = {
-        "a.log": "a.log matches '*.log' in filters.exclude",
-        "build/x/y": "build matches 'build/' in filters.exclude",
-        "m/z": "the content of m is left out: a cache, a marked folder or another disk",
+        "a.log": 'a.log matches config.toml: filters.exclude[0] "*.log"',
+        "build/x/y": 'build matches config.toml: filters.exclude[1] "build/"',
+        "m/z": "the content of m is left out: .nobackup in it",
         "large": "large is larger than filters.max_file_size = 10",
         "logs/one": "logs belongs to the backup itself",
         "missing": "missing: No such file or directory",

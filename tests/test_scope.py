@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from harness import Backup
+from patterns import lines
 from trees import change, files_below, grow
 
 from pipeline.layout import SourcePlace
@@ -32,7 +33,7 @@ def scan(backup: Backup, scope: Scope, exclude: tuple[str, ...] = ()) -> list[tu
     state = str(backup.root / ".pipeline/state.db")
     items: list[list[Any]] = []
     scanner = Scanner(
-        ScanSetup((root,), frozenset(), exclude, state, scope),
+        ScanSetup((root,), frozenset(), lines(*exclude), state, scope),
         lambda payload, _files, _bytes: items.extend(message.decode_items(payload)),
     )
     try:

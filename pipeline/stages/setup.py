@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pipeline.filters import Line
 from pipeline.layout import SourcePlace
 from pipeline.model.record import Held
 from pipeline.model.scope import EVERYTHING, Scope
@@ -39,14 +40,18 @@ class FolderRules(NamedTuple):
 
 class ScanSetup(NamedTuple):
     """excluded: (device, inode) of folders that are never entered. state: the database's path. scope: what is
-    looked at."""
+    looked at. archives_excluded: whether what is known of an excluded path counts as deleted.
+    report_excluded: whether anybody wants to see every entry that is left out.
+    """
 
     sources: tuple[SourceRoot, ...]
     excluded: frozenset[tuple[int, int]]
-    exclude_patterns: tuple[str, ...]
+    patterns: tuple[Line, ...]
     state: str
     scope: Scope = EVERYTHING
     rules: FolderRules = FolderRules()
+    archives_excluded: bool = False
+    report_excluded: bool = False
 
 
 class HashSetup(NamedTuple):

@@ -58,7 +58,8 @@ class _Run:
         self._dry_run = dry_run
         self._shown = shown
         self._out = standard_output()
-        self._json = JsonLines(self._out, actions=shown.verbose or dry_run) if shown.json else None
+        plans, self._excluded = shown.verbose or dry_run, shown.verbose and dry_run
+        self._json = JsonLines(self._out, plans, self._excluded) if shown.json else None
         # They are told of an error that ends the run; a person gets it from `guarded`.
         self._records: list[Monitor] = [self._json] if self._json else []
         self._monitor = Several(self._records)
@@ -104,7 +105,7 @@ class _Run:
 
         err = standard_error()
         plans = self._shown.verbose or self._dry_run
-        detail = Detail(plans=plans, quiet=self._shown.quiet, table=self._out.is_terminal)
+        detail = Detail(plans, self._shown.quiet, self._out.is_terminal, self._excluded)
         # Plans that scroll by are progress enough, and bars between them would only be torn apart.
         draws_bars = err.is_terminal and not self._shown.quiet and not (plans and self._out.is_terminal)
         return (ProgressBars if draws_bars else PlainLines)(self._out, err, detail)
