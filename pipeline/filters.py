@@ -1,8 +1,8 @@
 """Which entries of a source are left out. Pure: in, gitignore patterns and a path; out, the deciding line.
 
-The library pathspec compiles the patterns; they are applied in git's meaning: relative to the folder of the
-file that they are written in (those of the configuration: to the source's root), the last pattern that
-matches the entry itself decides, those of deeper files after those of shallower ones, and what lies in an
+Patterns have git's meaning: they are relative to the folder of the file that they are written in (those of
+the configuration: to the source's root); the last one that matches the entry itself decides, and those of
+deeper files come after those of shallower ones, which come after the configuration's; what lies in an
 excluded folder can't be included again, since that folder isn't entered. Bytes are compared, as git does: `?`
 is one byte. Fails with ValueError where a line of the configuration is no pattern; of a file, such lines are
 handed back.
@@ -11,15 +11,12 @@ handed back.
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-_BELOW_A_MATCH = "ps_d"
-"""The group by which pathspec's expressions tell a match of what lies below from one of the entry itself."""
+from pipeline import globs
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_STRIPPED = re.compile(rb"(\\?)([\t\x0b\x0c\r\x1c-\x1f\x85\xa0])\Z")
-"""What pathspec, which reads bytes as Latin-1, would take for space at the end of a line. Git doesn't."""
 
 
 class Line(NamedTuple):
@@ -34,10 +31,13 @@ class Line(NamedTuple):
 
 
 class _Pattern(NamedTuple):
+    """in_name: it is about the name alone, wherever that is."""
+
     line: Line
-    expression: re.Pattern[bytes]
+    matches: Callable[[bytes], object]
     excludes: bool
     only_folders: bool
+    in_name: bool
 
 
 _Layers = tuple[tuple[int, tuple[_Pattern, ...]], ...]
@@ -45,24 +45,17 @@ _Layers = tuple[tuple[int, tuple[_Pattern, ...]], ...]
 
 def compile_pattern(line: Line) -> _Pattern | None:
     """None for an empty line or a comment. Raises ValueError where it is no gitignore pattern."""
-    # Only where there are patterns: it takes longer to import than all the rest.
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
     text = _without_spaces(line.text.encode("utf-8", "surrogateescape"))
-    if b"\0" in text:
-        raise ValueError("no name holds such a character")
-    # pathspec takes `name/` as "what lies below"; here it is about the folder itself.
-    only_folders = text.endswith(b"/")
-    text = _STRIPPED.sub(rb"[\2]", text.rstrip(b"/") if only_folders else text)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of classes that may mean something else one day
-        try:
-            compiled = GitIgnoreSpecPattern(text)
-        except re.error as error:  # a range that ends before it begins
-            raise ValueError(str(error)) from error
-    if compiled.include is None or compiled.regex is None:
+    if not text.strip(b"/") or text.startswith(b"#"):
         return None
-    return _Pattern(line, compiled.regex, compiled.include, only_folders)
+    excludes = not text.startswith(b"!")
+    glob = text if excludes else text[1:]
+    only_folders, in_name = glob.endswith(b"/"), b"/" not in glob[:-1]
+    glob = glob.removesuffix(b"/")
+    if not glob or b"\0" in glob:
+        raise ValueError("it matches nothing")
+    expression = re.compile(globs.expression_of(glob.removeprefix(b"/")), re.DOTALL)
+    return _Pattern(line, expression.fullmatch, excludes, only_folders, in_name)
 
 
 def _without_spaces(text: bytes) -> bytes:
@@ -127,13 +120,11 @@ class Filter:
 
     def excluded_by(self, relative: bytes, is_folder: bool) -> Line | None:
         """The line that excludes an entry of the folder, or of one below that has no file of its own."""
+        name = relative.rpartition(b"/")[2]
         for start, patterns in self._layers:
-            text = relative[start:] if start else relative
-            for line, expression, excludes, only_folders in patterns:
-                if only_folders and not is_folder:
-                    continue
-                match = expression.search(text)
-                if match is not None and match.groupdict().get(_BELOW_A_MATCH) is None:
+            inside = relative[start:]
+            for line, matches, excludes, only_folders, in_name in patterns:
+                if (is_folder or not only_folders) and matches(name if in_name else inside):
                     return line if excludes else None
         return None
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -311,12 +309,3 @@ def test_values_are_shown_as_toml(tmp_path: Path, value: str) -> None:
     text = toml_text(value)
     assert text.isprintable()
     assert read(tmp_path, f"{GOOD}backup_root = {text}").backup_root == tmp_path / value
-
-
-def test_pathspec_only_for_patterns(tmp_path: Path) -> None:
-    """The pattern library costs start-up time and is imported only where there are patterns."""
-    file = written(tmp_path, GOOD)
-    code = "import sys, pathlib, pipeline.config as c; c.load(pathlib.Path(sys.argv[1]), ())"
-    check = f"{code}; sys.exit('pathspec' in sys.modules)"
-    root = Path(__file__).parent.parent
-    assert subprocess.run([sys.executable, "-c", check, str(file)], cwd=root, check=False).returncode == 0

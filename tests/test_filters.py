@@ -157,6 +157,14 @@ def test_single_answers(patterns: tuple[str, ...], path: bytes, is_folder: bool,
     assert Filter(lines(*patterns)).excludes_known(path, is_folder) is expected
 
 
+def test_patterns_that_are_written_to_take_long() -> None:
+    """Whoever may write into the tree may write a pattern; it takes no longer than the paths are long."""
+    rules = Filter(lines("*a" * 60 + "b", "/" + "*a" * 60 + "b", "**/a/" * 100 + "b", "[ab]*" * 60 + "c"))
+    assert not rules.excludes(b"a" * 255, False)
+    assert not rules.excludes(b"/".join([b"a"] * 2000), False)
+    assert Filter(lines("**/a/" * 100 + "b")).excludes(b"/".join([b"a"] * 2000) + b"/b", False)
+
+
 def test_no_patterns_cost_nothing() -> None:
     assert Filter(()).is_empty
     assert not Filter(lines("a")).is_empty

@@ -18,6 +18,7 @@ IGNORE_FILE = NAME.decode()
 WORDS = ("a", "b", "ab", "build", "cache", "doc", "x.tmp", "y.log", "z.txt", "[c]", "we ird", "!", "#h", "ü")
 PIECES = (
     *("a", "b", "ab", "build", "cache", "doc", "*", "**", "?", "*.tmp", "*.log", "z.*", "[ab]", "[!a]", "x*"),
+    *("[[:alpha:]]", "[^[:punct:]]*", "[a\\]c]", "[]c[]*", "x[.-/]tmp", "a**", "**/b", "[z-a]", "[a", "b\\"),
     *("\\#h", "\\!", "we ird", "we\\ ird", "[[]c]", "b*d", "**b", "ü", "[a-c]*", "a?", "*.t?t"),
 )
 
@@ -50,7 +51,7 @@ def some_tree(root: Path, chance: random.Random) -> list[str]:
 
 
 def left_out(root: Path, patterns: list[str]) -> set[str]:
-    """What a walk doesn't come to: it doesn't enter a folder that is left out, nor reads a file of rules in it.
+    """What a walk doesn't come to: it doesn't enter a folder that is left out, nor reads rules in it.
 
     patterns: of the configuration.
     """
@@ -59,7 +60,7 @@ def left_out(root: Path, patterns: list[str]) -> set[str]:
     for folder, folders, files in os.walk(root):
         inside = os.path.relpath(folder, root)
         start = "" if inside == "." else inside + "/"
-        rules = Filter(lines(*patterns)) if not start else rules_of[start]
+        rules = Filter().within(b"", lines(*patterns))[0] if not start else rules_of[start]
         if rules is not None and IGNORE_FILE in files:
             content = (Path(folder) / IGNORE_FILE).read_bytes()
             rules, _ = rules.within(os.fsencode(start.rstrip("/")), lines_of(content, start + IGNORE_FILE))
@@ -144,13 +145,13 @@ def test_files_of_rules_anywhere_in_the_tree(tmp_path: Path, seed: int) -> None:
         "\u00e0\n\u0420/\n\u00fc\n".encode(),  # bytes that are space in Latin-1
         b"a\t\nb\x0b\n",
         b"#a\n\\#h\n!\n\n   \n/\n*\n!/b\n",
-        b"*.t?t\n\xff\n",
+        b"*.t?t\n\xff\n[[:nothing:]]\na\\\nb/\\\n",
     ],
 )
 def test_the_form_of_a_file_of_rules(tmp_path: Path, content: bytes) -> None:
     """Lines are taken apart as git does it."""
     root = tmp_path / "tree"
-    names = [*WORDS, "\u00e0", "\u0420", "we ird ", "b ", "a\t", "b\x0b", "\r"]
+    names = [*WORDS, "\u00e0", "\u0420", "we ird ", "b ", "a\t", "b\x0b"]
     paths = [*names, *(f"d/{name}" for name in names if name != "a"), "a\x0b"]
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
