@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from harness import RESTRICT, Backup
 from patterns import lines
 from scanned import parts, scan, scan_setup, tree
 from trees import Fifo, Link, Tree
+from watched import watched_backup, watching
 
 from pipeline.filters import Filter
 from pipeline.model import message
@@ -285,3 +287,44 @@ def test_what_is_wrong_with_a_file_of_rules(tmp_path: Path) -> None:
     ]
     stored = {line["path"].removeprefix("docs/") for line in backup.export() if line["kind"] == "file"}
     assert stored == {"a/.pipelineignore", "a/y", "outside", "b/z", "c/.pipelineignore", "c/z", "d/z"}
+
+
+# -- a watch ----------------------------------------------------------------------------------------------
+
+
+def test_a_watch_goes_by_rules_that_change(tmp_path: Path) -> None:
+    """What a changed file of rules excludes is archived, what it includes is backed up, and from then on
+    watched; the same of a mark that is taken away. What they leave out is no reason for a run."""
+    settings = {
+        "filters.exclude": ["out"],
+        "filters.exclude_if_present": [".nobackup"],
+        "filters.on_newly_excluded": "archive",
+    }
+    backup = watched_backup(tmp_path, settings)
+    backup.write({"a/x.tmp": "x", "a/y": "y", "out/in/file": "o", "skip/.nobackup": "", "skip/deep/z": "z"})
+
+    def stored(path: str, content: str) -> Callable[[], bool]:
+        place = backup.root / path
+        return lambda: place.exists() and place.read_text() == content
+
+    with watching(backup) as watched:
+        assert watched.of_type("watching")[0]["folders"] == 3  # docs, a and skip
+        backup.write({"a/.pipelineignore": "*.tmp\n"})
+        watched.wait_for(stored("_deleted/a/x.tmp", "x"))
+        watched.wait_until_idle(2)
+        assert [note.partition(";")[0] for note in watched.notes] == ["docs/a/.pipelineignore has changed"]
+        backup.write({"a/more.tmp": "more", "skip/deep/z": "skipped", "out/in/file": "other"})
+        backup.write({".pipelineignore": "!out\n", "a/y": "yes"})
+        watched.wait_for(stored("a/y", "yes"))
+        watched.wait_for(stored("out/in/file", "other"))
+        watched.wait_until_idle(3)
+        backup.write({"out/in/file": "watched"})
+        watched.wait_for(stored("out/in/file", "watched"))
+        remove(backup, "a/.pipelineignore", "skip/.nobackup")
+        watched.wait_for(stored("a/x.tmp", "x"))
+        watched.wait_for(stored("skip/deep/z", "skipped"))
+        watched.wait_until_idle(4)
+        backup.write({"skip/deep/z": "watched, too"})
+        watched.wait_for(stored("skip/deep/z", "watched, too"))
+        watched.stop()
+    backup.assert_right()
