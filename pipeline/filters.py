@@ -74,6 +74,30 @@ def lines_of(content: bytes, file: str) -> list[Line]:
     ]
 
 
+class SizeLimits:
+    """How large files may be. most: any of them, in bytes, 0 for no limit. by_pattern: those that match; the
+    last pattern that does decides, and a limit of 0 is none."""
+
+    def __init__(self, most: int, by_pattern: Iterable[tuple[Line, int]]) -> None:
+        self._most = most
+        compiled = [(compile_pattern(line), size_bytes) for line, size_bytes in by_pattern]
+        self._patterns = [(pattern, limit) for pattern, limit in reversed(compiled) if pattern is not None]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._most and not self._patterns
+
+    def of(self, relative: bytes) -> tuple[int, str] | None:
+        """The limit for the file at a path, and where it is written; None where there is none."""
+        name = relative.rpartition(b"/")[2]
+        for pattern, size_bytes in self._patterns:
+            if pattern.matches(name if pattern.in_name else relative):
+                if size_bytes and (not self._most or size_bytes < self._most):
+                    return size_bytes, f"{pattern.line.where} = {size_bytes}"
+                break
+        return (self._most, f"filters.max_file_size = {self._most}") if self._most else None
+
+
 class Filter:
     """The rules for what lies in one folder: the configuration's, and those of the files on the way there.
 

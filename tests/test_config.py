@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, load, settings_of, toml_text
+from pipeline.config import Config, load, settings_of
 from pipeline.model.errors import ConfigError, ExitCode
+from pipeline.toml import toml_text
 
 
 def written(folder: Path, text: str) -> Path:
@@ -41,6 +43,7 @@ def test_defaults(tmp_path: Path) -> None:
         "filters.exclude_if_present": (),
         "filters.one_file_system": False,
         "filters.max_file_size": 0,
+        "filters.exclude_larger_than": {},
         "filters.on_newly_excluded": "keep",
         "workers.count": 0,
         "safety.max_delete_percent": 50,
@@ -308,4 +311,6 @@ def test_values_are_shown_as_toml(tmp_path: Path, value: str) -> None:
     """A value is shown on one printable line that means the same when it is written into a file."""
     text = toml_text(value)
     assert text.isprintable()
+    table = tomllib.loads(f"x = {toml_text({value: 1, 'plain-key': [value]})}")["x"]
+    assert table == {value: 1, "plain-key": [value]}
     assert read(tmp_path, f"{GOOD}backup_root = {text}").backup_root == tmp_path / value

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.filters import Filter
+from pipeline.filters import Filter, SizeLimits
 from pipeline.model import message, treepath
 from pipeline.model.errors import Severity
 from pipeline.model.record import Area, Kind, Stat
@@ -105,7 +105,8 @@ class _SourceWalk:
         self._rules = rules
         self._excluded = setup.excluded
         self._marked = Marked(setup.rules, source.identity[0])
-        self._max_file_bytes = setup.rules.max_file_bytes
+        self._limits = SizeLimits(setup.rules.max_file_bytes, setup.rules.max_bytes_by_pattern)
+        self._may_leave_out = bool(setup.scope.waiting) or not self._limits.is_empty
         self._archives = setup.archives_excluded
         self._reports = setup.report_excluded
         self._scope = setup.scope
@@ -220,7 +221,7 @@ class _SourceWalk:
         path, relative, names, rules = folder
         prefix = relative + b"/" if relative else b""
         start = path + treepath.SEPARATOR
-        may_leave_out = not rules.is_empty or bool(self._scope.waiting or self._max_file_bytes)
+        may_leave_out = self._may_leave_out or not rules.is_empty
         may_wait = self._scope.gone is not None
         for name, kind in names:
             inner_path = start + name
@@ -280,8 +281,8 @@ class _SourceWalk:
         elif kind is not Kind.FOLDER and path in self._scope.waiting:
             self._take(path)
             self._known.skip_below(path)
-        elif kind is Kind.FILE and self._is_too_large(folder.relative, name):
-            self._leave_out(path, kind, f"filters.max_file_size = {self._max_file_bytes}", False)
+        elif kind is Kind.FILE and (why := self._too_large(folder.relative, relative, name)) is not None:
+            self._leave_out(path, kind, why, False)
         else:
             return False
         return True
@@ -308,14 +309,16 @@ class _SourceWalk:
         else:
             self._batches.beat()  # there may be very many of them
 
-    def _is_too_large(self, relative: bytes, name: bytes) -> bool:
-        if not self._max_file_bytes:
-            return False
+    def _too_large(self, folder: bytes, relative: bytes, name: bytes) -> str | None:
+        """By which limit, None where a file is within all."""
+        limit = self._limits.of(relative)
+        if limit is None:
+            return None
         try:
-            found = os.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
+            found = os.stat(name, dir_fd=self._folders.at(folder), follow_symlinks=False)
         except OSError:
-            return False  # the worker meets the same error and reports it
-        return found.st_size > self._max_file_bytes
+            return None  # the worker meets the same error and reports it
+        return limit[1] if found.st_size > limit[0] else None
 
     def _enter(
         self, path: bytes, relative: bytes, row: Row | None, above: Filter, lists: bool = True

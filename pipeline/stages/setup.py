@@ -29,13 +29,14 @@ class SourceRoot(NamedTuple):
 class FolderRules(NamedTuple):
     """What is left out beside patterns. caches: the content of folders with a valid CACHEDIR.TAG. if_present:
     names; the content of folders that hold one of them. one_file_system: what is mounted inside a source.
-    max_file_bytes: larger files, 0 for no limit.
+    max_file_bytes: larger files, 0 for no limit. max_bytes_by_pattern: larger files that match.
     """
 
     caches: bool = False
     if_present: tuple[bytes, ...] = ()
     one_file_system: bool = False
     max_file_bytes: int = 0
+    max_bytes_by_pattern: tuple[tuple[Line, int], ...] = ()
 
 
 class ScanSetup(NamedTuple):

@@ -17,6 +17,7 @@ from pipeline import config as configuration
 from pipeline.config import Config
 from pipeline.model.errors import ExitCode, PipelineError, Problem, Severity, SourceError
 from pipeline.model.report import Counts, Monitor, Summary
+from pipeline.toml import toml_text
 from pipeline.ui.jsonlines import lossy
 from pipeline.ui.lines import one_line
 from pipeline.ui.monitors import Several
@@ -202,9 +203,9 @@ def check(file: Path | None, settings: Sequence[str], json: bool) -> ExitCode:
     def print_config() -> ExitCode:
         config = configuration.load(file, settings)
         for source in config.sources:
-            out.line(f"source {configuration.toml_text(source.name)}: {configuration.toml_text(source.path)}")
+            out.line(f"source {toml_text(source.name)}: {toml_text(source.path)}")
         for key, value in configuration.settings_of(config):
-            out.line(f"{key} = {configuration.toml_text(value)}")
+            out.line(f"{key} = {toml_text(value)}")
         problems = list(_source_problems(config))
         for problem in problems:
             _print_error(problem, standard_error())
@@ -267,7 +268,7 @@ def _source_problems(config: Config) -> Iterator[SourceError]:
             with os.scandir(source.path) as entries:
                 next(entries, None)
         except OSError as error:
-            cause = f"source {configuration.toml_text(source.name)}: {source.path}: {error.strerror}"
+            cause = f"source {toml_text(source.name)}: {source.path}: {error.strerror}"
             yield SourceError(cause, "Mend its path in the configuration, or mount or make the folder.")
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipeline import sources
 from pipeline.config import Config
-from pipeline.filters import Filter
+from pipeline.filters import Filter, SizeLimits
 from pipeline.model import treepath
 from pipeline.sources import Resolved
 from pipeline.stages.ignore_file import rules_inside
@@ -47,8 +47,9 @@ def fate_of(config: Config, path: Path) -> Fate:
 
 def _why_left_out(config: Config, resolved: list[Resolved], source: Resolved, place: Path) -> str | None:
     """From the source's root down, as a walk comes there."""
-    limits = sources.folder_rules(config)
-    rules, marked = Filter(config.patterns), Marked(limits, source.identity[0])
+    folder_rules = sources.folder_rules(config)
+    rules, marked = Filter(config.patterns), Marked(folder_rules, source.identity[0])
+    limits = SizeLimits(folder_rules.max_file_bytes, folder_rules.max_bytes_by_pattern)
     own, at = sources.own_places(config, resolved), Path(os.fsdecode(source.path))
     parts = place.relative_to(at).parts
     for depth, name in enumerate(("", *parts)):
@@ -69,8 +70,9 @@ def _why_left_out(config: Config, resolved: list[Resolved], source: Resolved, pl
             closed, rules = _entered(at, path, marked, rules)
             if closed is not None:
                 return f"the content of {shown or 'the source'} is left out: {closed.why}"
-        if stat.S_ISREG(found.st_mode) and 0 < limits.max_file_bytes < found.st_size:
-            return f"{shown} is larger than filters.max_file_size = {limits.max_file_bytes}"
+        limit = limits.of(relative) if stat.S_ISREG(found.st_mode) else None
+        if limit is not None and found.st_size > limit[0]:
+            return f"{shown} is larger than {limit[1]}"
     return None
 
 
