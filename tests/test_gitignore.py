@@ -18,7 +18,8 @@ IGNORE_FILE = NAME.decode()
 WORDS = ("a", "b", "ab", "build", "cache", "doc", "x.tmp", "y.log", "z.txt", "[c]", "we ird", "!", "#h", "ü")
 PIECES = (
     *("a", "b", "ab", "build", "cache", "doc", "*", "**", "?", "*.tmp", "*.log", "z.*", "[ab]", "[!a]", "x*"),
-    *("[[:alpha:]]", "[^[:punct:]]*", "[a\\]c]", "[]c[]*", "a[!x]b", "a[.-/]b", "a**", "**/b", "[z-a]", "[a", "b\\"),
+    *("[[:alpha:]]", "[^[:punct:]]*", "[a\\]c]", "[]c[]*", "a[!x]b", "a[.-/]b", "a**", "**/b"),
+    *("[z-a]", "[a", "b\\"),
     *("\\#h", "\\!", "we ird", "we\\ ird", "[[]c]", "b*d", "**b", "ü", "[a-c]*", "a?", "*.t?t"),
 )
 
