@@ -24,7 +24,6 @@ MOST_LINES = 10_000
 
 def rules_inside(above: Filter, handle: int, folder: bytes) -> tuple[Filter, str | None]:
     """handle: of the folder. folder: its tree path. The problem is in words."""
-    shown = treepath.shown(treepath.join(folder, NAME))
     try:
         content = _read(handle)
     except FileNotFoundError:
@@ -33,6 +32,7 @@ def rules_inside(above: Filter, handle: int, folder: bytes) -> tuple[Filter, str
         is_link = error.errno == errno.ELOOP
         cause = "it is a link" if is_link else error.strerror
         return above.uncertain(), f"its rules don't hold: {cause}"
+    shown = treepath.shown(treepath.join(folder, NAME))
     lines = lines_of(content, shown) if content is not None else []
     if content is None or len(lines) > MOST_LINES:
         return above.uncertain(), (

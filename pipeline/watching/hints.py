@@ -56,9 +56,10 @@ class LeftOut:
         return rules is None or self._has_itself(path, is_folder, rules)
 
     def enter(self, path: bytes, handle: int) -> None:
-        """A folder is open: nobody has to open it again for its rules."""
+        """A folder that isn't left out is open: nobody has to open it again for its rules."""
         folder = treepath.parent(path)
-        self._inside[path] = self._rules_of(path, self._rules_in(folder) if folder else self._filter, handle)
+        above = self._rules_in(folder) if folder else self._filter
+        self._inside[path] = self._own_rules(path, above, handle) if above is not None else None
 
     def is_rule(self, path: bytes) -> bool:
         """Whether it may say what of its folder is left out. It is of interest wherever its folder is."""
@@ -107,8 +108,9 @@ class LeftOut:
         """handle: None where the folder can't be opened; it has no rules of its own then."""
         if above is None or self._has_itself(folder, True, above):
             return None
-        if handle is None:
-            return above
+        return self._own_rules(folder, above, handle) if handle is not None else above
+
+    def _own_rules(self, folder: bytes, above: Filter, handle: int) -> Filter | None:
         _, device = self.roots.get(treepath.source_name(folder), (b"", 0))
         if Marked(self._limits, device).closed_by(handle) is not None:
             return None
