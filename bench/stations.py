@@ -19,6 +19,7 @@ from pipeline.model.message import Results, decode_results
 from pipeline.model.report import Counts
 from pipeline.stages import digest
 from pipeline.stages.committer import Committer, Rules
+from pipeline.stages.guard import Guard
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
@@ -81,7 +82,16 @@ def first_run(tree: Path, folder: Path) -> Iterator[Work]:
         barrier = Barrier(backup.root_handle)
         journal = Journal(state, staging, files, barrier, RUN, _refuse_problems, dry_run=False, inspect=True)
         committer = Committer(
-            journal, state, staging, RUN, Rules(1, 20, 50), Counts(), PathSpool(folder), 0, False
+            journal,
+            state,
+            staging,
+            RUN,
+            Rules(1, 20),
+            Counts(),
+            PathSpool(folder),
+            PathSpool(folder),
+            Guard(state, 50, 0, True),
+            False,
         )
         yield Work(backup, committer, journal, results)
         files.close()

@@ -8,21 +8,21 @@ Fails with `ConfigError` only: it names the file (or `--set`), the key, what is 
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.filters import compile_pattern
+from pipeline.filters import Line, compile_pattern
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError
+from pipeline.toml import toml_text
 
 HashAlgorithm = Literal["blake3", "sha256", "xxh3_128"]
 HASH_ALGORITHMS: tuple[str, ...] = get_args(HashAlgorithm)
@@ -30,6 +30,7 @@ Durability = Literal["full", "fast"]
 Trust = Literal["content", "stat"]
 DuplicateAction = Literal["copy", "hardlink", "reflink"]
 WatchBackend = Literal["auto", "native", "polling"]
+NewlyExcluded = Literal["keep", "archive"]
 NotNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -62,7 +63,8 @@ class Duplicates(Struct, frozen=True, forbid_unknown_fields=True):
 class Filters(Struct, frozen=True, forbid_unknown_fields=True):
     """exclude, include: gitignore patterns, matched below each source; what an `include` matches comes back
     from an `exclude`, unless a folder above it is left out. exclude_if_present: names. max_file_size: in
-    bytes."""
+    bytes, and so are those of exclude_larger_than, by pattern. on_newly_excluded: what becomes of what is
+    stored of a path that is excluded now."""
 
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -70,11 +72,8 @@ class Filters(Struct, frozen=True, forbid_unknown_fields=True):
     exclude_if_present: tuple[str, ...] = ()
     one_file_system: bool = False
     max_file_size: NotNegative = 0
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """Both as lines of one gitignore file: the last one that matches decides."""
-        return (*self.exclude, *(f"!{line}" for line in self.include))
+    exclude_larger_than: dict[str, NotNegative] = msgspec.field(default_factory=dict)
+    on_newly_excluded: NewlyExcluded = "keep"
 
 
 class Workers(Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,7 +104,8 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole configuration, every path absolute. file: where it was read from."""
+    """The whole configuration, every path absolute. file: where it was read from. set_keys: what `--set` says
+    over it."""
 
     file: Path
     sources: tuple[Source, ...]
@@ -121,6 +121,25 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     safety: Safety
     watch: Watch
     log: Log
+    set_keys: frozenset[str] = frozenset()
+
+    @property
+    def patterns(self) -> tuple[Line, ...]:
+        """`exclude` and `include` as lines of one gitignore file: the last one that matches decides."""
+        return (
+            *(Line(text, self._where("exclude", n)) for n, text in enumerate(self.filters.exclude)),
+            *(Line(f"!{text}", self._where("include", n)) for n, text in enumerate(self.filters.include)),
+        )
+
+    @property
+    def size_patterns(self) -> tuple[tuple[Line, int], ...]:
+        """`exclude_larger_than`, in the order in which it is written."""
+        limits = self.filters.exclude_larger_than.items()
+        return tuple((Line(text, self._where("exclude_larger_than", text)), size) for text, size in limits)
+
+    def _where(self, key: str, item: int | str) -> str:
+        key, was_set = f"filters.{key}", any(_is_part(f"filters.{key}", known) for known in self.set_keys)
+        return f"{'--set' if was_set else self.file.name}: {key}[{toml_text(item)}]"
 
 
 class _SourceTable(Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,6 +175,7 @@ _CHOICES = {
     "durability": get_args(Durability),
     "detect.trust": get_args(Trust),
     "duplicates.action": get_args(DuplicateAction),
+    "filters.on_newly_excluded": get_args(NewlyExcluded),
     "watch.backend": get_args(WatchBackend),
 }
 _SOURCE_EXAMPLE = 'source = [{ path = "data", name = "documents" }]'
@@ -166,6 +186,7 @@ _EXAMPLES = {
     "source.name": _SOURCE_EXAMPLE,
     "filters.exclude": 'filters.exclude = ["*.tmp", "cache/"]',
     "filters.include": 'filters.include = ["keep.tmp"]',
+    "filters.exclude_larger_than": 'filters.exclude_larger_than = { "*.iso" = 4000000000 }',
     "filters.exclude_if_present": 'filters.exclude_if_present = [".nobackup"]',
 }
 _TYPE_NAMES = {
@@ -249,6 +270,7 @@ def load(file: Path | None, settings: Sequence[str]) -> Config:
         safety=document.safety,
         watch=document.watch,
         log=document.log,
+        set_keys=frozenset(reader.set_keys),
     )
 
 
@@ -259,20 +281,6 @@ def settings_of(config: Config) -> Iterator[tuple[str, object]]:
     for table in _TABLES:
         for key, value in msgspec.structs.asdict(getattr(config, table)).items():
             yield f"{table}.{key}", value
-
-
-def toml_text(value: object) -> str:
-    """A value as it would be written in TOML, always one printable line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (str, Path)):
-        text = str(value)
-        return json.dumps(text, ensure_ascii=not text.isprintable()).replace("\x7f", "\\u007f")
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(toml_text, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key} = {toml_text(inner)}' for key, inner in value.items())}}}"
-    return str(value)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -351,17 +359,27 @@ def _check(document: _Document, reader: _Reader) -> None:
             reader.fail(f"watch.{name}", f"must be finite, not {value}")
     for key in ("exclude", "include"):
         for number, line in enumerate(getattr(document.filters, key)):
-            try:
-                compile_pattern(line)
-            except ValueError:
+            if not _is_pattern(line):
                 reader.fail(f"filters.{key}[{number}]", f"{toml_text(line)} is not a gitignore pattern")
             if key == "include" and line.startswith("!"):
                 wrong = f"{toml_text(line)}: what is not to come back belongs into filters.exclude"
                 reader.fail(f"filters.include[{number}]", wrong)
+    for text in document.filters.exclude_larger_than:
+        if text.startswith("!") or not _is_pattern(text):
+            wrong = f"{toml_text(text)} is not a gitignore pattern of what may be large"
+            reader.fail("filters.exclude_larger_than", wrong)
     for number, name in enumerate(document.filters.exclude_if_present):
         if not treepath.is_name(os.fsencode(name)):
             wrong = f"must be the name of a file, not {toml_text(name)}"
             reader.fail(f"filters.exclude_if_present[{number}]", wrong)
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        compile_pattern(Line(text, ""))
+    except ValueError:
+        return False
+    return True
 
 
 def _sources(document: _Document, reader: _Reader, folder: Path) -> tuple[Source, ...]:

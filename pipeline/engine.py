@@ -23,7 +23,7 @@ from pipeline import sources
 from pipeline.config import Config
 from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity
 from pipeline.model.plan import Action, Plan
-from pipeline.model.report import Counts, Monitor, Progress, RunInfo, Summary
+from pipeline.model.report import Counts, Excluded, Monitor, Progress, RunInfo, Summary
 from pipeline.model.scope import EVERYTHING, Scope
 from pipeline.pool.children import Station
 from pipeline.pool.collecting import collect_seldom
@@ -230,9 +230,16 @@ class _Run:
     def _scan_setup(self, roots: tuple[SourceRoot, ...], resolved: list[Resolved]) -> ScanSetup:
         """By now the log folder is there, too, which is not to be entered."""
         config, state = self._config, os.fspath(self._backup.state_path)
-        excluded, patterns = sources.excluded(config, resolved), config.filters.patterns
-        rules = sources.folder_rules(config)
-        return ScanSetup(roots, excluded, patterns, state, self._task.scope, rules)
+        return ScanSetup(
+            sources=roots,
+            excluded=sources.excluded(config, resolved),
+            patterns=config.patterns,
+            state=state,
+            scope=self._task.scope,
+            rules=sources.folder_rules(config),
+            archives_excluded=config.filters.on_newly_excluded == "archive",
+            report_excluded=self._monitor.wants_excluded,
+        )
 
     def _warn_of_shortage(self, scan: ScanSetup) -> None:
         if self._dry_run or self._backup.root is None or not self._task.scope.is_everything:
@@ -289,8 +296,9 @@ class _Run:
         config = self._config
         own_folder = None if self._dry_run else self._backup.state_path.parent / "staging"
         with backup_side_errors():
-            missing = PathSpool(own_folder)
+            missing, excluded = PathSpool(own_folder), PathSpool(own_folder)
         self._cleanup.callback(missing.close)
+        self._cleanup.callback(excluded.close)
         shares = config.duplicates.action != "copy"
         rules = Rules(config.duplicates.min_size, config.retention.max_versions_per_file, shares)
         return Committer(
@@ -301,6 +309,7 @@ class _Run:
             rules,
             self._counts,
             missing,
+            excluded,
             self._guard,
             promotions_due=was_cut,
         )
@@ -380,6 +389,8 @@ class _Run:
             else:
                 self._counts.errors += 1
             self._monitor.problem(event)
+        elif isinstance(event, Excluded):
+            self._monitor.excluded(event)
         else:
             self._skipped(event)
 

@@ -1,83 +1,165 @@
-"""Which entries of a source are left out. Pure: in, gitignore patterns and a path; out, yes or no.
+"""Which entries of a source are left out. Pure: in, gitignore patterns and a path; out, the deciding line.
 
-The library pathspec compiles the patterns; they are applied in git's meaning: relative to the source's root,
-the last pattern that matches the entry itself decides, and what lies in an excluded folder can't be included
-again, since that folder isn't entered. Bytes are compared, as git does: `?` is one byte.
+Patterns have git's meaning: they are relative to the folder of the file that they are written in (those of
+the configuration: to the source's root); the last one that matches the entry itself decides, and those of
+deeper files come after those of shallower ones, which come after the configuration's; what lies in an
+excluded folder can't be included again, since that folder isn't entered. Bytes are compared, as git does: `?`
+is one byte. Fails with ValueError where a line of the configuration is no pattern; of a file, such lines are
+handed back.
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import re
+from pipeline import globs
 
-_BELOW_A_MATCH = "ps_d"
-"""The group by which pathspec's expressions tell a match of what lies below from one of the entry itself."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Line(NamedTuple):
+    """A gitignore pattern as it is written. where: in which file, and at which place of it, for people."""
+
+    text: str
+    where: str
+
+    @property
+    def shown(self) -> str:
+        return f'{self.where} "{self.text}"'
 
 
 class _Pattern(NamedTuple):
-    line: str
-    expression: re.Pattern[bytes]
+    """in_name: it is about the name alone, wherever that is."""
+
+    line: Line
+    matches: Callable[[bytes], object]
     excludes: bool
     only_folders: bool
+    in_name: bool
 
 
-def compile_pattern(line: str) -> _Pattern | None:
+_Layers = tuple[tuple[int, tuple[_Pattern, ...]], ...]
+
+
+def compile_pattern(line: Line) -> _Pattern | None:
     """None for an empty line or a comment. Raises ValueError where it is no gitignore pattern."""
-    # Only where there are patterns: it takes longer to import than all the rest.
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
-
-    # pathspec takes `name/` as "what lies below"; here it is about the folder itself.
-    only_folders = line.rstrip().endswith("/")
-    text = line.rstrip().rstrip("/") if only_folders else line
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of classes that may mean something else one day
-        compiled = GitIgnoreSpecPattern(text.encode("utf-8", "surrogateescape"))
-    if compiled.include is None or compiled.regex is None:
+    text = _without_spaces(line.text.encode("utf-8", "surrogateescape"))
+    if not text.strip(b"/") or text.startswith(b"#"):
         return None
-    return _Pattern(line, compiled.regex, compiled.include, only_folders)
+    excludes = not text.startswith(b"!")
+    glob = text if excludes else text[1:]
+    only_folders, in_name = glob.endswith(b"/"), b"/" not in glob[:-1]
+    glob = glob.removesuffix(b"/")
+    if not glob or b"\0" in glob:
+        raise ValueError("it matches nothing")
+    expression = re.compile(globs.expression_of(glob.removeprefix(b"/")), re.DOTALL)
+    return _Pattern(line, expression.fullmatch, excludes, only_folders, in_name)
 
 
-class Filter:
-    """The patterns of one configuration. Costs nothing where there are none."""
+def _without_spaces(text: bytes) -> bytes:
+    """Those at the end, but for one that is escaped."""
+    bare = text.rstrip(b" ")
+    is_escaped = (len(bare) - len(bare.rstrip(b"\\"))) % 2 == 1
+    return bare + b" " if is_escaped and len(bare) < len(text) else bare
 
-    def __init__(self, exclude: tuple[str, ...]) -> None:
-        self._patterns: list[_Pattern] = []
-        if exclude:
-            patterns = [compile_pattern(line) for line in exclude]
-            self._patterns = [pattern for pattern in reversed(patterns) if pattern is not None]
+
+def lines_of(content: bytes, file: str) -> list[Line]:
+    """A file of patterns, taken apart as git does. file: its name, for people."""
+    lines = content.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
+    return [
+        Line(line.removesuffix(b"\r").decode("utf-8", "surrogateescape"), f"{file}:{number}")
+        for number, line in enumerate(lines, 1)
+    ]
+
+
+class SizeLimits:
+    """How large files may be. most: any of them, in bytes, 0 for no limit. by_pattern: those that match; the
+    last pattern that does decides, and a limit of 0 is none."""
+
+    def __init__(self, most: int, by_pattern: Iterable[tuple[Line, int]]) -> None:
+        self._most = most
+        compiled = [(compile_pattern(line), size_bytes) for line, size_bytes in by_pattern]
+        self._patterns = [(pattern, limit) for pattern, limit in reversed(compiled) if pattern is not None]
 
     @property
     def is_empty(self) -> bool:
-        return not self._patterns
+        return not self._most and not self._patterns
+
+    def of(self, relative: bytes) -> tuple[int, str] | None:
+        """The limit for the file at a path, and where it is written; None where there is none."""
+        name = relative.rpartition(b"/")[2]
+        for pattern, size_bytes in self._patterns:
+            if pattern.matches(name if pattern.in_name else relative):
+                if size_bytes and (not self._most or size_bytes < self._most):
+                    return size_bytes, f"{pattern.line.where} = {size_bytes}"
+                break
+        return (self._most, f"filters.max_file_size = {self._most}") if self._most else None
+
+
+class Filter:
+    """The rules for what lies in one folder: the configuration's, and those of the files on the way there.
+
+    is_certain: all of those files could be read and understood. Costs nothing where there are no rules.
+    """
+
+    def __init__(self, lines: Iterable[Line] = ()) -> None:
+        patterns = [pattern for pattern in map(compile_pattern, lines) if pattern is not None]
+        # Deepest first, each with its patterns from the last to the first, since the last one decides; and
+        # with how much of a path, its folder's, they aren't about.
+        self._layers: _Layers = ((0, tuple(reversed(patterns))),) if patterns else ()
+        self.is_certain = True
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._layers
+
+    def within(self, folder: bytes, lines: Iterable[Line]) -> tuple[Filter, list[Line]]:
+        """The rules in a folder whose own file has these lines. folder: its path inside the source. Out: also
+        those of the lines that are no patterns."""
+        patterns, refused = list[_Pattern](), list[Line]()
+        for line in lines:
+            try:
+                pattern = compile_pattern(line)
+            except ValueError:
+                refused.append(line)
+            else:
+                patterns += [pattern] if pattern is not None else []
+        inner = Filter()
+        own = ((len(folder) + 1 if folder else 0, tuple(reversed(patterns))),) if patterns else ()
+        inner._layers = own + self._layers
+        inner.is_certain = self.is_certain and not refused
+        return inner, refused
+
+    def uncertain(self) -> Filter:
+        """The same rules in a folder whose own can't be known."""
+        inner = Filter()
+        inner._layers, inner.is_certain = self._layers, False
+        return inner
 
     def excludes(self, relative: bytes, is_folder: bool) -> bool:
         """Whether the entry itself matches. The scanner doesn't enter excluded folders, so that is enough."""
-        pattern = self._deciding(relative, is_folder)
-        return pattern is not None and pattern.excludes
+        return self.excluded_by(relative, is_folder) is not None
 
-    def excluded_by(self, relative: bytes, is_folder: bool) -> str | None:
-        """The line that excludes an entry, None where none does."""
-        pattern = self._deciding(relative, is_folder)
-        return pattern.line if pattern is not None and pattern.excludes else None
-
-    def _deciding(self, relative: bytes, is_folder: bool) -> _Pattern | None:
-        """The last one that matches."""
-        for pattern in self._patterns:
-            _, expression, _, only_folders = pattern
-            if only_folders and not is_folder:
-                continue
-            match = expression.search(relative)
-            if match is not None and match.groupdict().get(_BELOW_A_MATCH) is None:
-                return pattern
+    def excluded_by(self, relative: bytes, is_folder: bool) -> Line | None:
+        """The line that excludes an entry of the folder, or of one below that has no file of its own."""
+        name = relative.rpartition(b"/")[2]
+        for start, patterns in self._layers:
+            inside = relative[start:]
+            for line, matches, excludes, only_folders, in_name in patterns:
+                if (is_folder or not only_folders) and matches(name if in_name else inside):
+                    return line if excludes else None
         return None
 
-    def excludes_known(self, relative: bytes, is_folder: bool) -> bool:
-        """Whether a path that is no longer listed is so because it, or a folder above it, is excluded."""
+    def excludes_known(self, relative: bytes, is_folder: bool, entered: bytes = b"") -> bool:
+        """Whether a path that is no longer listed is so because it, or a folder above it, is excluded.
+
+        entered: the folder of these rules, in which nothing above the path was found.
+        """
         if self.is_empty:
             return False
         components = relative.split(b"/")
-        above = (b"/".join(components[:depth]) for depth in range(1, len(components)))
+        first = entered.count(b"/") + 2 if entered else 1
+        above = (b"/".join(components[:depth]) for depth in range(first, len(components)))
         return any(self.excludes(folder, True) for folder in above) or self.excludes(relative, is_folder)

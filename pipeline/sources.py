@@ -165,7 +165,9 @@ def folder_rules(config: Config) -> FolderRules:
     """What is left out beside patterns."""
     filters = config.filters
     names = tuple(map(os.fsencode, filters.exclude_if_present))
-    return FolderRules(filters.exclude_caches, names, filters.one_file_system, filters.max_file_size)
+    return FolderRules(
+        filters.exclude_caches, names, filters.one_file_system, filters.max_file_size, config.size_patterns
+    )
 
 
 def own_places(config: Config, resolved: list[Resolved]) -> frozenset[bytes]:

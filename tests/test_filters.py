@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from patterns import lines
 
 from pipeline.filters import Filter
 
@@ -72,13 +73,13 @@ def ignored_by_git(root: Path, patterns: tuple[str, ...]) -> set[bytes]:
 
 
 def excluded(patterns: tuple[str, ...]) -> set[bytes]:
-    filter_ = Filter(patterns)
+    filter_ = Filter(lines(*patterns))
     return {path for path, is_folder in TREE.items() if filter_.excludes_known(path, is_folder)}
 
 
 def walked(patterns: tuple[str, ...]) -> set[bytes]:
     """What a walk leaves out that doesn't enter excluded folders: the scanner's way."""
-    filter_, out = Filter(patterns), set[bytes]()
+    filter_, out = Filter(lines(*patterns)), set[bytes]()
     for path, is_folder in sorted(TREE.items()):
         if path.rpartition(b"/")[0] in out or filter_.excludes(path, is_folder):
             out.add(path)
@@ -153,10 +154,18 @@ def test_what_is_known_is_judged_as_what_is_listed(patterns: tuple[str, ...]) ->
     ],
 )
 def test_single_answers(patterns: tuple[str, ...], path: bytes, is_folder: bool, expected: bool) -> None:
-    assert Filter(patterns).excludes_known(path, is_folder) is expected
+    assert Filter(lines(*patterns)).excludes_known(path, is_folder) is expected
+
+
+def test_patterns_that_are_written_to_take_long() -> None:
+    """Whoever may write into the tree may write a pattern; it takes no longer than the paths are long."""
+    rules = Filter(lines("*a" * 60 + "b", "/" + "*a" * 60 + "b", "**/a/" * 100 + "b", "[ab]*" * 60 + "c"))
+    assert not rules.excludes(b"a" * 255, False)
+    assert not rules.excludes(b"/".join([b"a"] * 2000), False)
+    assert Filter(lines("**/a/" * 100 + "b")).excludes(b"/".join([b"a"] * 2000) + b"/b", False)
 
 
 def test_no_patterns_cost_nothing() -> None:
     assert Filter(()).is_empty
-    assert not Filter(("a",)).is_empty
+    assert not Filter(lines("a")).is_empty
     assert not Filter(()).excludes(b"a", False)

@@ -9,12 +9,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from patterns import lines
 
-from pipeline.filters import Filter
+from pipeline.filters import Filter, lines_of
+from pipeline.stages.ignore_file import NAME
 
+IGNORE_FILE = NAME.decode()
 WORDS = ("a", "b", "ab", "build", "cache", "doc", "x.tmp", "y.log", "z.txt", "[c]", "we ird", "!", "#h", "ü")
 PIECES = (
     *("a", "b", "ab", "build", "cache", "doc", "*", "**", "?", "*.tmp", "*.log", "z.*", "[ab]", "[!a]", "x*"),
+    *("[[:alpha:]]", "[^[:punct:]]*", "[a\\]c]", "[]c[]*", "a[!x]b", "a[.-/]b", "a**", "**/b"),
+    *("[z-a]", "[a", "b\\"),
     *("\\#h", "\\!", "we ird", "we\\ ird", "[[]c]", "b*d", "**b", "ü", "[a-c]*", "a?", "*.t?t"),
 )
 
@@ -47,24 +52,34 @@ def some_tree(root: Path, chance: random.Random) -> list[str]:
 
 
 def left_out(root: Path, patterns: list[str]) -> set[str]:
-    """What a walk doesn't come to: it doesn't enter a folder that is left out."""
-    rules, out = Filter(tuple(patterns)), set[str]()
+    """What a walk doesn't come to: it doesn't enter a folder that is left out, nor reads rules in it.
+
+    patterns: of the configuration.
+    """
+    rules_of: dict[str, Filter | None] = {}
+    out = set[str]()
     for folder, folders, files in os.walk(root):
         inside = os.path.relpath(folder, root)
         start = "" if inside == "." else inside + "/"
-        is_out = start in out
+        rules = Filter().within(b"", lines(*patterns))[0] if not start else rules_of[start]
+        if rules is not None and IGNORE_FILE in files:
+            content = (Path(folder) / IGNORE_FILE).read_bytes()
+            rules, _ = rules.within(os.fsencode(start.rstrip("/")), lines_of(content, start + IGNORE_FILE))
         for name in [*folders, *files]:
             is_folder = name in folders
             path = start + name + "/" * is_folder
-            if is_out or rules.excludes(os.fsencode(start + name), is_folder):
+            is_out = rules is None or rules.excludes(os.fsencode(start + name), is_folder)
+            if is_folder:
+                rules_of[path] = None if is_out else rules
+            if is_out:
                 out.add(path)
-    return out
+    return {path for path in out if not path.startswith(".git/")}
 
 
 def ignored(root: Path, patterns: list[str], paths: list[str]) -> set[str]:
-    """What git says of them."""
-    (root / ".gitignore").write_text("\n".join(patterns) + "\n")
+    """What git says of them. patterns: weaker than those of every file in the tree."""
     subprocess.run(["git", "init", "-q", root], check=True, timeout=60)
+    (root / ".git/info/exclude").write_text("\n".join(patterns) + "\n")
     asked = "\0".join(path.rstrip("/") for path in paths)
     told = subprocess.run(
         ["git", "-c", "core.excludesFile=/dev/null", "check-ignore", "--stdin", "-z", "--no-index"],
@@ -73,6 +88,10 @@ def ignored(root: Path, patterns: list[str], paths: list[str]) -> set[str]:
     assert told.returncode in (0, 1), told.stderr
     names = set(told.stdout.split("\0"))
     return {path for path in paths if path.rstrip("/") in names}
+
+
+def some_patterns(chance: random.Random) -> list[str]:
+    return [some_pattern(chance) for _ in range(chance.choice((1, 2, 4, 8)))]
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge")
@@ -84,11 +103,62 @@ def test_what_git_ignores_is_left_out(tmp_path: Path, seed: int) -> None:
     root.mkdir()
     paths = some_tree(root, chance)
     for number in range(12):
-        patterns = [some_pattern(chance) for _ in range(chance.choice((1, 2, 4, 8)))]
+        patterns = some_patterns(chance)
         ours, gits = left_out(root, patterns), ignored(root, patterns, paths)
-        for place in (".git/", ".gitignore"):
-            ours.discard(place)
-        ours = {path for path in ours if not path.startswith(".git/")}
-        assert ours == gits, (number, patterns, sorted(ours ^ gits)[:5])
+        assert ours - {".git/"} == gits, (number, patterns, sorted(ours ^ gits)[:5])
         shutil.rmtree(root / ".git")
-        (root / ".gitignore").unlink()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge")
+@pytest.mark.parametrize("seed", range(8))
+def test_files_of_rules_anywhere_in_the_tree(tmp_path: Path, seed: int) -> None:
+    """The configuration's patterns, then the root's file, then those of deeper folders: the last one that
+    matches decides, and each is about what lies below its own folder."""
+    chance = random.Random(1000 + seed)
+    root = tmp_path / "tree"
+    root.mkdir()
+    paths = some_tree(root, chance)
+    folders = ["", *(path for path in paths if path.endswith("/"))]
+    for number in range(8):
+        places = [root / folder for folder in chance.sample(folders, min(len(folders), 6))]
+        for place in places:
+            content = chance.choice(("\n", "\r\n")).join([*some_patterns(chance), ""])
+            for name in (IGNORE_FILE, ".gitignore"):
+                (place / name).write_bytes(content.encode())
+        patterns = some_patterns(chance)
+        ours, gits = left_out(root, patterns), ignored(root, patterns, paths)
+        of_tree = {path for path in ours if path in set(paths)}
+        assert of_tree == gits, (number, patterns, sorted(of_tree ^ gits)[:5])
+        shutil.rmtree(root / ".git")
+        for place in places:
+            (place / IGNORE_FILE).unlink()
+            (place / ".gitignore").unlink()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfa\n",  # a byte order mark
+        b"a\r\nb \r\n",
+        b"a  \nwe ird\\ \nb\\  \n",  # spaces at the end; escaped ones
+        b"z.txt",  # no line break at the end
+        "\u00e0\n\u0420/\n\u00fc\n".encode(),  # bytes that are space in Latin-1
+        b"a\t\nb\x0b\n",
+        b"/d[!x]ab\nd[.-/]b\n",  # sets never match a slash
+        b"#a\n\\#h\n!\n\n   \n/\n*\n!/b\n",
+        b"*.t?t\n\xff\n[[:nothing:]]\na\\\nb/\\\n",
+    ],
+)
+def test_the_form_of_a_file_of_rules(tmp_path: Path, content: bytes) -> None:
+    """Lines are taken apart as git does it."""
+    root = tmp_path / "tree"
+    names = [*WORDS, "\u00e0", "\u0420", "we ird ", "b ", "a\t", "b\x0b"]
+    paths = [*names, *(f"d/{name}" for name in names if name != "a"), "a\x0b"]
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("x")
+    for name in (IGNORE_FILE, ".gitignore"):
+        (root / name).write_bytes(content)
+    asked = [*paths, "d/"]
+    assert left_out(root, []) & set(asked) == ignored(root, [], asked)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 from harness import REPOSITORY, wait_until
+from patterns import lines
 from trees import write_tree
 from watchdog.events import FileModifiedEvent
 from watchdog.observers import Observer
@@ -29,7 +30,7 @@ from pipeline.model import treepath
 from pipeline.model.errors import ObserverError
 from pipeline.watching.hints import Handler, Hints, LeftOut
 from pipeline.watching.inotify import TreeEmitter
-from pipeline.watching.observers import Observers
+from pipeline.watching.observers import Observers, TreeRules
 from pipeline.watching.pending import Delays, Pending
 
 NEVER_S = 3600.0
@@ -72,9 +73,7 @@ def listen(root: Path, observer: BaseObserver, left_out: LeftOut) -> Ears:
 
 
 def own_observer(left_out: LeftOut) -> BaseObserver:
-    def leaves_out(path: bytes, identity: tuple[int, int]) -> bool:
-        return identity in left_out.identities or left_out.has(treepath.inside(b"s", path), True)
-
+    leaves_out = partial(TreeRules, left_out, b"s")
     return BaseObserver(partial(TreeEmitter, leaves_out=leaves_out, is_over=lambda: False))  # type: ignore[arg-type]
 
 
@@ -86,7 +85,8 @@ def observe(tmp_path: Path) -> Iterator[Callable[..., Ears]]:
     def begin(tree: dict[str, str | None], stock: bool = False, exclude: tuple[str, ...] = ()) -> Ears:
         root = tmp_path / "root"
         write_tree(root, tree)
-        left_out = LeftOut(Filter(exclude))
+        left_out = LeftOut(Filter(lines(*exclude)))
+        left_out.roots[b"s"] = (os.fsencode(root), root.stat().st_dev)
         observers.append(Observer() if stock else own_observer(left_out))
         return listen(root, observers[-1], left_out)
 
@@ -172,7 +172,7 @@ def test_a_folder_that_gets_an_excluded_name_has_left(observe: Callable[..., Ear
 
 def test_folders_as_deep_as_they_like() -> None:
     """Whether a path is left out is asked without a limit on its depth, and remembered for some folders."""
-    left_out = LeftOut(Filter(("out/",)))
+    left_out = LeftOut(Filter(lines("out/")))
     deep = tree("s/" + "/".join(["d"] * 3_000))
     for number in range(10_001):
         assert not left_out.has(tree(f"s/folder{number}/file"), False)

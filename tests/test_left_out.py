@@ -61,6 +61,22 @@ def test_large_files(tmp_path: Path) -> None:
     assert len(backup.read("small")) == 100
 
 
+def test_large_files_by_pattern(tmp_path: Path) -> None:
+    """Only those that match; the last pattern that does decides, but `max_file_size` is for all."""
+    sizes = 'filters.exclude_larger_than={ "*.iso" = 5, "/b/*.iso" = 8, "keep.iso" = 0, "*.raw" = 50 }'
+    backup = Backup(tmp_path, settings={"filters.max_file_size": 20})
+    content = {"a.iso": 6, "b/a.iso": 6, "b/c.iso": 9, "keep.iso": 20, "other": 20, "x.raw": 20, "d/x.iso": 5}
+    backup.write({path: str(number) * size for number, (path, size) in enumerate(content.items())})
+    backup.write({"more.raw": "r" * 21})
+    said = backup.run("--set", sizes, "--dry-run", "--verbose").stdout
+    assert 'EXCLUDED: docs/a.iso (--set: filters.exclude_larger_than["*.iso"] = 5)' in said
+    assert "EXCLUDED: docs/more.raw (filters.max_file_size = 20)" in said
+    backup.run("--set", sizes)
+    assert stored(backup) == ["b/", "b/a.iso", "d/", "d/x.iso", "keep.iso", "other", "x.raw"]
+    fate = backup.call("config", "check", "--set", sizes, str(backup.source / "b/c.iso")).stdout
+    assert 'c.iso is larger than --set: filters.exclude_larger_than["/b/*.iso"] = 8' in fate
+
+
 def test_what_is_included_comes_back(tmp_path: Path) -> None:
     """From an exclude; not from a folder that is left out as a whole."""
     filters = {"filters.exclude": ["*.log", "build/"], "filters.include": ["keep.log", "build/kept"]}
@@ -105,6 +121,9 @@ def test_a_watch_leaves_them_out_too(tmp_path: Path) -> None:
         ('filters.include=["!a"]', "filters.exclude"),
         ('filters.exclude_if_present=["a/b"]', "the name of a file"),
         ("filters.max_file_size=-1", "at least 0"),
+        ('filters.exclude_larger_than={"!a"=1}', "not a gitignore pattern"),
+        ('filters.exclude_larger_than={"a"=-1}', "at least 0"),
+        ('filters.on_newly_excluded="delete"', '"keep" or "archive"'),
     ],
 )
 def test_mistakes(backup: Backup, setting: str, said: str) -> None:
@@ -128,9 +147,9 @@ def test_the_fate_of_a_path(tmp_path: Path) -> None:
     )
     backup.write({"logs/one": "", "plain": ""})
     told = {
-        "a.log": "a.log matches '*.log' in filters.exclude",
-        "build/x/y": "build matches 'build/' in filters.exclude",
-        "m/z": "the content of m is left out: a cache, a marked folder or another disk",
+        "a.log": 'a.log matches config.toml: filters.exclude[0] "*.log"',
+        "build/x/y": 'build matches config.toml: filters.exclude[1] "build/"',
+        "m/z": "the content of m is left out: .nobackup in it",
         "large": "large is larger than filters.max_file_size = 10",
         "logs/one": "logs belongs to the backup itself",
         "missing": "missing: No such file or directory",

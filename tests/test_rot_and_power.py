@@ -14,7 +14,7 @@ from edited import edited_state
 from harness import Backup, assert_log
 
 from pipeline.model.record import Record
-from pipeline.stages.scanner import Known
+from pipeline.stages.known import Known
 
 
 def edit_state(backup: Backup, statement: str, *values: object) -> None:

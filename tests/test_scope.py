@@ -7,53 +7,15 @@ import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from harness import Backup
+from patterns import lines
+from scanned import parts, scan, tree
 from trees import change, files_below, grow
 
-from pipeline.layout import SourcePlace
 from pipeline.model import message, treepath
 from pipeline.model.scope import Part, Scope, in_scan_order
-from pipeline.stages.scanner import Scanner
-from pipeline.stages.setup import ScanSetup, SourceRoot
-
-
-def tree(path: str) -> bytes:
-    return os.fsencode(path.replace("/", "\0"))
-
-
-def scan(backup: Backup, scope: Scope, exclude: tuple[str, ...] = ()) -> list[tuple[int, str]]:
-    """Tag and path of all that the scanner sends."""
-    found = backup.source.stat()
-    place = SourcePlace(b"docs", True, frozenset())
-    root = SourceRoot(place, str(backup.source).encode(), (found.st_dev, found.st_ino))
-    state = str(backup.root / ".pipeline/state.db")
-    items: list[list[Any]] = []
-    scanner = Scanner(
-        ScanSetup((root,), frozenset(), exclude, state, scope),
-        lambda payload, _files, _bytes: items.extend(message.decode_items(payload)),
-    )
-    try:
-        scanner.walk()
-    finally:
-        scanner.close()
-    out, folder = [], b""
-    for item in items:
-        if item[0] == message.INSIDE:
-            folder = item[1]
-        else:
-            by_name = item[0] in (message.FILE, message.LINK, message.SPECIAL)
-            path = treepath.join(folder, item[1]) if by_name else item[1]
-            out.append((item[0], os.fsdecode(path).replace("\0", "/")))
-    return out
-
-
-def parts(*paths: str) -> Scope:
-    """A slash behind a path asks for all that lies below it, too."""
-    asked = (Part(tree(path.rstrip("/")), path.endswith("/")) for path in paths)
-    return Scope(in_scan_order(asked), frozenset())
 
 
 def gone(scope: Scope, *paths: str) -> Scope:
@@ -137,7 +99,7 @@ def test_something_else_in_a_folder_s_place_waits(known: Backup) -> None:
 
 def test_excluded_folders_are_not_entered(known: Backup) -> None:
     """Whatever is asked for in them."""
-    assert scan(known, parts("docs/a/b/three", "docs/d/five"), exclude=("b/",)) == [
+    assert scan(known, parts("docs/a/b/three", "docs/d/five"), patterns=lines("b/")) == [
         (message.FILE, "docs/d/five")
     ]
 

@@ -11,6 +11,8 @@ Scanner → worker, a batch of items in scan order:
 | FOLDER  | path, stat, record, attributes                     | a folder; its content follows             |
 | MISSING | path, kind                                         | in the state, not in the tree             |
 | ABSENT  | path                                               | the same, but not yet to count as deleted |
+| EXCLUDED | path, kind                                        | in the state, left out by now: as deleted |
+| LEFT_OUT | path, kind, why (only where somebody wants to see each) | an entry that a rule leaves out      |
 | PROBLEM | path, cause, severity                              | could not be read; nothing below it is    |
 | GONE    | path                                               | vanished between listing and opening      |
 
@@ -24,7 +26,7 @@ Worker → committer, the results of a batch in the same order; what is unchange
 | FOUND     | path, kind, stat, digest, target, unsettled, known, damage, staged, staged inode, \
                 warning, attributes                                                            |
 | UNCHANGED | path (only where somebody wants to see every one)                              |
-| MISSING, ABSENT, PROBLEM, GONE | as above                                                  |
+| MISSING, ABSENT, EXCLUDED, LEFT_OUT, PROBLEM, GONE | as above                              |
 | FATAL     | cause: the backup side can't be written; the run stops                         |
 
 Lister → restorer or verifier: the same tags, with what the state holds in place of what was found. `held` is
@@ -65,7 +67,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 INSIDE, FILE, LINK, SPECIAL, FOLDER, MISSING, PROBLEM, GONE, FOUND, UNCHANGED, FATAL, \
-    VERSION, STRAY, DONE, WRONG, TALLY, POSITION, STORED, ABSENT, NAME = range(20)  # fmt: skip
+    VERSION, STRAY, DONE, WRONG, TALLY, POSITION, STORED, ABSENT, NAME, EXCLUDED, \
+    LEFT_OUT = range(22)  # fmt: skip
 
 encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode

@@ -72,6 +72,14 @@ class Summary(NamedTuple):
     absent: tuple[bytes, ...] = ()
 
 
+class Excluded(NamedTuple):
+    """An entry that a rule leaves out with all that lies below it. why: the rule, and where it stands."""
+
+    path: bytes
+    is_folder: bool
+    why: str
+
+
 class Deed(NamedTuple):
     """What a command that reads a backup did with one path, or in a dry run would do.
 
@@ -138,9 +146,11 @@ class ReadMonitor(Protocol):
 class Monitor(Protocol):
     """Who watches a run. Calls come from one thread, in this order: started, then any of the middle ones,
     then finished; only progress may come before. A run that finds nothing to do, and is to leave no trace
-    then, calls neither. `wants_skips` asks for a call per unchanged file, which costs time."""
+    then, calls neither. `wants_skips` asks for a call per unchanged file, which costs time; `wants_excluded`
+    for one per entry that is left out."""
 
     wants_skips: bool
+    wants_excluded: bool
 
     def started(self, run: RunInfo) -> None: ...
 
@@ -152,6 +162,9 @@ class Monitor(Protocol):
 
     def skipped(self, path: bytes) -> None:
         """A file or link was unchanged. Only for monitors that want it."""
+
+    def excluded(self, entry: Excluded) -> None:
+        """Only for monitors that want it."""
 
     def problem(self, problem: Problem) -> None: ...
 

@@ -17,7 +17,7 @@ from pipeline.model.errors import BackupSideError, Problem, Severity
 from pipeline.model.message import Results
 from pipeline.model.plan import Action, Plan, Store
 from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, Area, Entry, Kind, Record, Stat
-from pipeline.model.report import Counts
+from pipeline.model.report import Counts, Excluded
 from pipeline.planner import Context, Facts
 from pipeline.stages.guard import Guard
 from pipeline.store.journal import Journal
@@ -50,6 +50,7 @@ class Committer:
         rules: Rules,
         counts: Counts,
         missing: PathSpool,
+        excluded: PathSpool,
         guard: Guard,
         promotions_due: bool,
     ) -> None:
@@ -61,7 +62,8 @@ class Committer:
         self._rules = rules
         self._counts = counts
         self._missing = missing
-        self._missing_count = 0
+        self._excluded = excluded
+        self._missing_count = 0  # of both
         self._guard = guard
         self._promotions_due = promotions_due
         self._names_due = promotions_due  # whether which paths are names of one file may have changed
@@ -98,12 +100,14 @@ class Committer:
                 self._found(item)
             elif tag == message.UNCHANGED:
                 self._journal.note(item[1])
-            elif tag == message.MISSING:
+            elif tag in (message.MISSING, message.EXCLUDED):
                 with backup_side_errors():
-                    self._missing.add(item[1])
+                    (self._missing if tag == message.MISSING else self._excluded).add(item[1])
                 self._missing_count += Kind(item[2]).has_content and self._guard.counts(item[1])
             elif tag == message.ABSENT:
                 self._hand_back(item[1])
+            elif tag == message.LEFT_OUT:
+                self._journal.note(Excluded(item[1], item[2] == Kind.FOLDER, item[3]))
             elif tag == message.GONE:
                 counts.vanished += 1
                 self._held = item[1]
@@ -282,11 +286,12 @@ class Committer:
         if self._missing_count and (held_back := self._guard.ask(self._missing_count)) is not None:
             self._note(Severity.WARNING, None, held_back)
             return
-        with backup_side_errors():
-            self._missing.finish()
-        for record in _content_first(self._present(self._missing)):
-            self._delete(record, "no longer in the source")
-            yield
+        for paths, reason in ((self._missing, "no longer in the source"), (self._excluded, "excluded now")):
+            with backup_side_errors():
+                paths.finish()
+            for record in _content_first(self._present(paths)):
+                self._delete(record, reason)
+                yield
 
     def _present(self, paths: Iterable[bytes]) -> Iterator[Record]:
         """Their records as they are now: a change of type may have cleared some of them meanwhile."""

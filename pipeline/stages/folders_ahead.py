@@ -7,7 +7,7 @@ lists each folder itself; nothing is followed that the walk would not follow; wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
@@ -35,11 +35,15 @@ class FoldersAhead:
     def before_listing(self) -> None:
         self._waits = waits_until_now()
 
-    def after_listing(self, handle: int, inner: Sequence[bytes]) -> None:
-        """handle: of the folder that was listed. inner: the names of its subfolders, in the walk's order."""
+    def after_listing(self, handle: int, subfolders: Iterable[bytes]) -> None:
+        """handle: of the folder that was listed. subfolders: their names, in the walk's order; not looked at
+        where nothing waits."""
         has_waited = waits_until_now() > self._waits
         self._listings_left = _LISTINGS if has_waited else max(0, self._listings_left - 1)
-        if not self._listings_left or len(inner) < 2:
+        if not self._listings_left:
+            return
+        inner = list(subfolders)
+        if len(inner) < 2:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, "folders ahead")

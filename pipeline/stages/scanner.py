@@ -2,26 +2,30 @@
 
 In: the sources, a read-only view of the state, and what is to be looked at. Out: batches of items
 (`model.message`), in scan order. Guarantees: depth first, names as bytes, in whatever order they are listed
-(promise 4); one merge of two sorted streams tells what is new, known and missing, so memory holds one
-folder's names per level and a range of records (promise 6); links are never followed and excluded folders
-never entered (promise 8). A folder that can't be read becomes a PROBLEM, and nothing below it counts as
-missing. Fails only with what ends the process; the parent notices.
+(promise 4); one merge of two sorted streams tells what is new, known and missing, so memory holds the names
+and rules of each folder on the way and a range of records (promise 6); links are never followed and excluded
+folders never entered (promise 8). A folder that can't be read becomes a PROBLEM, and nothing below it counts
+as missing. Fails only with what ends the process; the parent notices.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pipeline.filters import Filter
+from pipeline.filters import Filter, SizeLimits
 from pipeline.model import message, treepath
+from pipeline.model.errors import Severity
 from pipeline.model.record import Area, Kind, Stat
 from pipeline.model.scope import Part
 from pipeline.stages.batch import open_source, unreadable
 from pipeline.stages.batches import Batches, Send
 from pipeline.stages.folders_ahead import FoldersAhead
+from pipeline.stages.ignore_file import NAME, rules_inside
+from pipeline.stages.known import Known, Row
 from pipeline.stages.marked import Marked
 from pipeline.stages.setup import ScanSetup, SourceRoot
 from pipeline.store import calls, extended
@@ -33,54 +37,13 @@ _KIND, _SIZE, _AREA = 1, 8, 11  # positions in a record's row
 _UNCOUNTED_BYTES = 64 << 10
 _BEAT_EVERY = 256
 
-Row = tuple[Any, ...]
-
-
-class Known:
-    """The records of one source in scan order, taken in step with the walk.
-
-    The walk asks for paths in ascending order. A range of rows is read only when the walk has passed the last
-    one, and the parent writes only behind the walk, so rows of this very run are never met here.
-    """
-
-    def __init__(self, rows_from: Callable[[bytes], Iterator[Row]], root: bytes) -> None:
-        self._rows_from = rows_from
-        self._rows = rows_from(root)
-        self._row: Row | None = next(self._rows, None)
-
-    def take(self, path: bytes, missing: Callable[[Row], None]) -> Row | None:
-        """The record of `path`, if there is one; `missing` is called with each record before it."""
-        row = self._row
-        if row is not None and row[0] == path:
-            self._row = next(self._rows, None)
-            return row
-        while row is not None and row[0] < path:
-            missing(row)
-            row = self._row = next(self._rows, None)
-        if row is None or row[0] != path:
-            return None
-        self._row = next(self._rows, None)
-        return row
-
-    def skip_below(self, path: bytes) -> None:
-        """Pass over what lies below a folder that isn't entered."""
-        low, high = treepath.below(path)
-        if self._row is not None and low < self._row[0] < high:
-            self._rows = self._rows_from(high)  # with `high` itself, which is a possible sibling
-            self._row = next(self._rows, None)
-
-    def rest(self) -> Iterator[Row]:
-        if self._row is not None:
-            yield self._row
-            yield from self._rows
-
 
 class Scanner:
     """Walks the sources, one after the other, by name."""
 
     def __init__(self, setup: ScanSetup, send: Send) -> None:
         self._setup = setup
-        self._filter = Filter(setup.exclude_patterns)
+        self._filter = Filter(setup.patterns)
         self._batches = Batches(send)
         self._state = Reader(Path(setup.state))
         self._ahead = FoldersAhead()
@@ -105,15 +68,22 @@ class Scanner:
 
 
 class _Folder(NamedTuple):
-    """A folder on the way. names: what is left of it, sorted."""
+    """A folder on the way. names: what is left of it, sorted. rules: for what lies in it."""
 
     path: bytes
     relative: bytes
     names: Iterator[tuple[bytes, Kind]]
+    rules: Filter
 
 
 def _is_present_folder(row: Row | None) -> bool:
     return row is not None and row[_KIND] == Kind.FOLDER and row[_AREA] != Area.DELETED
+
+
+def _to_enter(names: list[tuple[bytes, Kind]], relative: bytes, rules: Filter) -> Iterator[bytes]:
+    """The folders among a folder's entries that the walk will come to, but for what it meets there."""
+    prefix = relative + b"/" if relative else b""
+    return (name for name, kind in names if kind is Kind.FOLDER and not rules.excludes(prefix + name, True))
 
 
 class _SourceWalk:
@@ -123,7 +93,7 @@ class _SourceWalk:
         self,
         source: SourceRoot,
         state: Readable,
-        exclude: Filter,
+        rules: Filter,
         setup: ScanSetup,
         batches: Batches,
         ahead: FoldersAhead,
@@ -133,13 +103,17 @@ class _SourceWalk:
         self._state = state
         self._root = open_source(source)
         self._folders = Folders(self._root)
-        self._filter = exclude
+        self._rules = rules
         self._excluded = setup.excluded
         self._marked = Marked(setup.rules, source.identity[0])
-        self._max_file_bytes = setup.rules.max_file_bytes
+        self._limits = SizeLimits(setup.rules.max_file_bytes, setup.rules.max_bytes_by_pattern)
+        self._may_leave_out = bool(setup.scope.waiting) or not self._limits.is_empty
+        self._archives = setup.archives_excluded
+        self._reports = setup.report_excluded
         self._scope = setup.scope
         self._batches = batches
-        self._known_folders: set[bytes] = set()  # above a part, and looked at already
+        self._way: list[tuple[bytes, Filter]] = []  # to a part: the folders above it, and the rules in them
+        self._here = _Folder(b"", b"", iter(()), rules)
         self._absent = b""  # the last one that was handed back
 
     def close(self) -> None:
@@ -151,8 +125,7 @@ class _SourceWalk:
     def all(self) -> None:
         """The whole source."""
         self._begin_at(self._root_path)
-        names = self._enter(self._root_path, b"", self._take(self._root_path))
-        self._walk(_Folder(self._root_path, b"", names) if names is not None else None)
+        self._walk(self._enter(self._root_path, b"", self._take(self._root_path), self._rules))
 
     def some(self, parts: tuple[Part, ...]) -> None:
         """Those of the parts that lie in this source."""
@@ -169,12 +142,12 @@ class _SourceWalk:
 
     def _below_known(self, part: Part) -> Part | None:
         """The part, or the first folder above it that isn't both there and known as one: it is new, gone, or
-        something else now, as a whole. None: what is above isn't entered."""
-        for folder in treepath.parents(part.path):
-            if folder in self._known_folders:
-                continue
-            relative = treepath.relative(folder)
-            if relative and self._filter.excludes(relative, True):
+        something else now, as a whole. None: what is above isn't entered. `_way` leads there."""
+        while self._way and not treepath.is_below(part.path, self._way[-1][0]):
+            self._way.pop()
+        for folder in list(treepath.parents(part.path))[len(self._way) :]:
+            relative, rules = treepath.relative(folder), self._rules_on_the_way
+            if relative and rules.excludes(relative, True):
                 return None
             if not _is_present_folder(read_row(self._state, folder)):
                 return Part(folder, True)
@@ -183,10 +156,15 @@ class _SourceWalk:
                 found = calls.fstat(handle)
             except OSError:
                 return Part(folder, True)
-            if (found.st_dev, found.st_ino) in self._excluded or self._marked.is_closed(handle):
+            if (found.st_dev, found.st_ino) in self._excluded or self._marked.closed_by(handle) is not None:
                 return None
-            self._known_folders.add(folder)
+            # What is wrong with them is told by a run that looks at what the folder holds.
+            self._way.append((folder, self._rules_in(folder, handle, rules)[0]))
         return part
+
+    @property
+    def _rules_on_the_way(self) -> Filter:
+        return self._way[-1][1] if self._way else self._rules
 
     def _part(self, part: Part) -> bool:
         """One path, whose folder is there and known. Out: whether all below it was looked at, too."""
@@ -196,13 +174,13 @@ class _SourceWalk:
             return True
         self._begin_at(part.path)
         folder, _, name = part.path.rpartition(treepath.SEPARATOR)
-        relative, kind = treepath.relative(folder), Kind.FOLDER
+        relative, kind, rules = treepath.relative(folder), Kind.FOLDER, self._rules_on_the_way
         try:
             if folder:
                 found = calls.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
                 kind = Kind.of_mode(found.st_mode)
         except FileNotFoundError:
-            self._walk(_Folder(folder, relative, iter(())))  # what is known of it is missing
+            self._walk(_Folder(folder, relative, iter(()), rules))  # what is known of it is missing
             return True
         except OSError as error:
             self._not_readable(part.path, error)
@@ -210,46 +188,45 @@ class _SourceWalk:
         if kind is Kind.FOLDER and not is_whole:
             self._alone(part.path, treepath.relative(part.path))
             return False
-        self._walk(_Folder(folder, relative, iter([(name, kind)])))
+        self._walk(_Folder(folder, relative, iter([(name, kind)]), rules))
         return True
 
     def _alone(self, path: bytes, relative: bytes) -> None:
         """A folder that is known, without its content."""
-        if not relative or not self._filter.excludes(relative, True):
-            self._enter(path, relative, self._take(path), lists=False)
+        rules = self._rules_on_the_way
+        if not relative or not rules.excludes(relative, True):
+            self._enter(path, relative, self._take(path), rules, lists=False)
 
     def _begin_at(self, path: bytes) -> None:
         _, high = treepath.below(path)
         self._known = Known(lambda low: read_range(self._state, low, high, with_low=True), path)
 
     def _walk(self, first: _Folder | None) -> None:
-        """Depth first. The stack holds, for each folder on the way, what is left of its sorted names."""
+        """Depth first. The stack holds, for each folder on the way, what is left of its sorted names.
+
+        What is known of a folder is passed before it is left, so that its own rules tell what is excluded.
+        """
         stack = [first] if first is not None else []
         while stack:
-            inner = self._next_folder(stack[-1])
+            self._here = stack[-1]
+            inner = self._next_folder(self._here)
             if inner is None:
-                stack.pop()
+                self._known.rest_below(stack.pop().path, self._missing)
             else:
                 stack.append(inner)
-        for row in self._known.rest():
-            self._missing(row)
 
     # -- what is found ------------------------------------------------------------------------------------
 
     def _next_folder(self, folder: _Folder) -> _Folder | None:
         """Pass on a folder's entries up to its next subfolder, which is entered. None: the folder is done."""
-        path, relative, names = folder
+        path, relative, names, rules = folder
         prefix = relative + b"/" if relative else b""
         start = path + treepath.SEPARATOR
-        may_leave_out = not self._filter.is_empty or bool(self._scope.waiting or self._max_file_bytes)
+        may_leave_out = self._may_leave_out or not rules.is_empty
         may_wait = self._scope.gone is not None
         for name, kind in names:
             inner_path = start + name
-            if may_leave_out and (
-                self._is_left_out(inner_path, prefix + name, kind)
-                or (kind is Kind.FILE and self._is_too_large(relative, name))
-            ):
-                self._leave_alone(inner_path)
+            if may_leave_out and self._is_left_out(folder, name, kind):
                 continue
             row = self._known.take(inner_path, self._missing)
             if may_wait and kind is not Kind.FOLDER and self._may_come_back(inner_path, row):
@@ -260,9 +237,9 @@ class _SourceWalk:
                 size_bytes = row[_SIZE] if row is not None else self._size_of(relative, name)
                 self._batches.add_file(path, name, row, size_bytes)
             elif kind is Kind.FOLDER:
-                inner_names = self._enter(inner_path, prefix + name, row)
-                if inner_names is not None:
-                    return _Folder(inner_path, prefix + name, inner_names)
+                inner = self._enter(inner_path, prefix + name, row, rules)
+                if inner is not None:
+                    return inner
             else:
                 self._link_or_special(path, relative, name, kind, row)
         return None
@@ -271,11 +248,12 @@ class _SourceWalk:
         return self._known.take(path, self._missing)
 
     def _missing(self, row: Row) -> None:
-        """In the state, not in the tree. What was excluded since it was backed up isn't a deletion."""
-        path, kind = row[0], row[_KIND]
+        """In the state, not in the tree. What is excluded stays as it was, unless that counts as deleted."""
+        path, kind, here = row[0], row[_KIND], self._here
         if row[_AREA] == Area.DELETED:
             return
-        if self._filter.excludes_known(treepath.relative(path), kind == Kind.FOLDER):
+        is_kept = not self._archives or not here.rules.is_certain
+        if is_kept and here.rules.excludes_known(treepath.relative(path), kind == Kind.FOLDER, here.relative):
             return
         if self._scope.is_waiting(path):
             return
@@ -293,30 +271,61 @@ class _SourceWalk:
         """Whether something else stands in a folder's place, though not for long enough to count as gone."""
         return _is_present_folder(row) and not self._scope.is_gone(path)
 
-    def _is_left_out(self, path: bytes, relative: bytes, kind: Kind) -> bool:
-        """Excluded, or changing at the moment. A folder that changes is entered: what is in it may be new."""
-        if kind is not Kind.FOLDER and path in self._scope.waiting:
-            return True
-        return self._filter.excludes(relative, kind is Kind.FOLDER)
-
-    def _is_too_large(self, relative: bytes, name: bytes) -> bool:
-        if not self._max_file_bytes:
+    def _is_left_out(self, folder: _Folder, name: bytes, kind: Kind) -> bool:
+        """Excluded, too large, or changing at the moment: passed over. A folder that changes is entered: what
+        is in it may be new."""
+        path = folder.path + treepath.SEPARATOR + name
+        relative = folder.relative + b"/" + name if folder.relative else name
+        line = folder.rules.excluded_by(relative, kind is Kind.FOLDER)
+        if line is not None:
+            self._leave_out(path, kind, line.shown, self._archives and folder.rules.is_certain)
+        elif kind is not Kind.FOLDER and path in self._scope.waiting:
+            self._take(path)
+            self._known.skip_below(path)
+        elif kind is Kind.FILE and (why := self._too_large(folder.relative, relative, name)) is not None:
+            self._leave_out(path, kind, why, False)
+        else:
             return False
-        try:
-            found = calls.stat(name, dir_fd=self._folders.at(relative), follow_symlinks=False)
-        except OSError:
-            return False  # the worker meets the same error and reports it
-        return found.st_size > self._max_file_bytes
+        return True
 
-    def _leave_alone(self, path: bytes) -> None:
-        """An entry that is left out: neither backed up nor missing, and nothing below it either."""
-        self._take(path)
-        self._known.skip_below(path)
+    def _leave_out(self, path: bytes, kind: Kind, why: str, archives: bool) -> None:
+        """An entry that is left out: not backed up, but not missing either, and nothing below it. archives:
+        whether what is known of it counts as deleted."""
+        row = self._take(path)
+        if archives and row is not None:
+            self._excluded_now(row)
+        self._leave_out_below(path, kind, why, archives)
+
+    def _leave_out_below(self, path: bytes, kind: Kind, why: str, archives: bool) -> None:
+        if self._reports:
+            self._batches.add((message.LEFT_OUT, path, kind, why))
+        if archives:
+            self._known.rest_below(path, self._excluded_now)
+        else:
+            self._known.skip_below(path)
+
+    def _excluded_now(self, row: Row) -> None:
+        if row[_AREA] != Area.DELETED:
+            self._batches.add((message.EXCLUDED, row[0], row[_KIND]))
+        else:
+            self._batches.beat()  # there may be very many of them
+
+    def _too_large(self, folder: bytes, relative: bytes, name: bytes) -> str | None:
+        """By which limit, None where a file is within all."""
+        limit = self._limits.of(relative)
+        if limit is None:
+            return None
+        try:
+            found = calls.stat(name, dir_fd=self._folders.at(folder), follow_symlinks=False)
+        except OSError:
+            return None  # the worker meets the same error and reports it
+        return limit[1] if found.st_size > limit[0] else None
 
     def _enter(
-        self, path: bytes, relative: bytes, row: Row | None, lists: bool = True
-    ) -> Iterator[tuple[bytes, Kind]] | None:
-        """Pass on a folder and list it. None: it isn't entered."""
+        self, path: bytes, relative: bytes, row: Row | None, above: Filter, lists: bool = True
+    ) -> _Folder | None:
+        """Pass on a folder and list it. None: it isn't entered. above: the rules where it lies."""
+        names, rules, wrong, closed = list[tuple[bytes, Kind]](), above, None, None
         try:
             handle = self._folders.at(relative)
             found = calls.fstat(handle)
@@ -325,18 +334,28 @@ class _SourceWalk:
                 return None
             self._batches.beat()
             packed = extended.read(handle)
-            names = []
-            if lists and self._marked.is_closed(handle):
-                self._known.skip_below(path)
-            elif lists:
+            if lists and (closed := self._marked.closed_by(handle)) is None:
                 self._ahead.before_listing()
                 names = self._list(handle)
-                self._ahead.after_listing(handle, [name for name, kind in names if kind is Kind.FOLDER])
+                first = bisect_left(names, (NAME,))
+                if first < len(names) and names[first][0] == NAME:
+                    rules, wrong = self._rules_in(path, handle, above)
+                self._ahead.after_listing(handle, _to_enter(names, relative, rules))
         except OSError as error:
             self._not_readable(path, error)
             return None
         self._batches.add((message.FOLDER, path, Stat.of(found), row, packed))
-        return iter(names)
+        if closed is not None:
+            self._leave_out_below(path, Kind.FOLDER, closed.why, self._archives and closed.is_meant)
+        if wrong is not None:
+            self._batches.add((message.PROBLEM, treepath.join(path, NAME), wrong, Severity.WARNING))
+        return _Folder(path, relative, iter(names), rules)
+
+    def _rules_in(self, path: bytes, handle: int, above: Filter) -> tuple[Filter, str | None]:
+        """With those that its own file has, and what is wrong with that. While it is being written, they are
+        not certain."""
+        rules, wrong = rules_inside(above, handle, path)
+        return rules.uncertain() if self._scope.is_waiting(treepath.join(path, NAME)) else rules, wrong
 
     def _list(self, handle: int) -> list[tuple[bytes, Kind]]:
         """A folder's names and kinds, sorted by the names' bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pipeline.filters import Line
 from pipeline.layout import SourcePlace
 from pipeline.model.record import Held
 from pipeline.model.scope import EVERYTHING, Scope
@@ -28,25 +29,30 @@ class SourceRoot(NamedTuple):
 class FolderRules(NamedTuple):
     """What is left out beside patterns. caches: the content of folders with a valid CACHEDIR.TAG. if_present:
     names; the content of folders that hold one of them. one_file_system: what is mounted inside a source.
-    max_file_bytes: larger files, 0 for no limit.
+    max_file_bytes: larger files, 0 for no limit. max_bytes_by_pattern: larger files that match.
     """
 
     caches: bool = False
     if_present: tuple[bytes, ...] = ()
     one_file_system: bool = False
     max_file_bytes: int = 0
+    max_bytes_by_pattern: tuple[tuple[Line, int], ...] = ()
 
 
 class ScanSetup(NamedTuple):
     """excluded: (device, inode) of folders that are never entered. state: the database's path. scope: what is
-    looked at."""
+    looked at. archives_excluded: whether what is known of an excluded path counts as deleted.
+    report_excluded: whether anybody wants to see every entry that is left out.
+    """
 
     sources: tuple[SourceRoot, ...]
     excluded: frozenset[tuple[int, int]]
-    exclude_patterns: tuple[str, ...]
+    patterns: tuple[Line, ...]
     state: str
     scope: Scope = EVERYTHING
     rules: FolderRules = FolderRules()
+    archives_excluded: bool = False
+    report_excluded: bool = False
 
 
 class HashSetup(NamedTuple):

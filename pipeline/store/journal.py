@@ -38,6 +38,7 @@ from pipeline.model.plan import (
     Store,
 )
 from pipeline.model.record import Kind, Record, Stat, Version
+from pipeline.model.report import Excluded
 from pipeline.store import system
 from pipeline.store.files import StoredFiles
 from pipeline.store.metadata import permissions
@@ -62,8 +63,8 @@ GROUP_BYTES = 256 << 20
 GROUP_AGE_S = 5.0
 _GROUP_EVENTS = 16_384
 
-Event = Plan | bytes | Problem
-"""What happened, in plan order: a plan, the path of something unchanged, or a problem."""
+Event = Plan | bytes | Problem | Excluded
+"""What happened, in plan order: a plan, the path of something unchanged, a problem, or what is left out."""
 
 
 class Barrier:

@@ -25,7 +25,7 @@ def app() -> None:
 @app.command()
 @config_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
-@shown_options("action")
+@shown_options("action; with --dry-run also what is left out, and by which rule")
 def run(
     file: Path | None, settings: tuple[str, ...], dry_run: bool, json: bool, quiet: bool, verbose: bool
 ) -> None:

@@ -17,6 +17,7 @@ from pipeline import config as configuration
 from pipeline.config import Config
 from pipeline.model.errors import ExitCode, PipelineError, Problem, Severity, SourceError
 from pipeline.model.report import Counts, Monitor, Summary
+from pipeline.toml import toml_text
 from pipeline.ui.jsonlines import lossy
 from pipeline.ui.lines import one_line
 from pipeline.ui.monitors import Several
@@ -58,7 +59,8 @@ class _Run:
         self._dry_run = dry_run
         self._shown = shown
         self._out = standard_output()
-        self._json = JsonLines(self._out, actions=shown.verbose or dry_run) if shown.json else None
+        plans, self._excluded = shown.verbose or dry_run, shown.verbose and dry_run
+        self._json = JsonLines(self._out, plans, self._excluded) if shown.json else None
         # They are told of an error that ends the run; a person gets it from `guarded`.
         self._records: list[Monitor] = [self._json] if self._json else []
         self._monitor = Several(self._records)
@@ -104,7 +106,7 @@ class _Run:
 
         err = standard_error()
         plans = self._shown.verbose or self._dry_run
-        detail = Detail(plans=plans, quiet=self._shown.quiet, table=self._out.is_terminal)
+        detail = Detail(plans, self._shown.quiet, self._out.is_terminal, self._excluded)
         # Plans that scroll by are progress enough, and bars between them would only be torn apart.
         draws_bars = err.is_terminal and not self._shown.quiet and not (plans and self._out.is_terminal)
         return (ProgressBars if draws_bars else PlainLines)(self._out, err, detail)
@@ -201,9 +203,9 @@ def check(file: Path | None, settings: Sequence[str], json: bool) -> ExitCode:
     def print_config() -> ExitCode:
         config = configuration.load(file, settings)
         for source in config.sources:
-            out.line(f"source {configuration.toml_text(source.name)}: {configuration.toml_text(source.path)}")
+            out.line(f"source {toml_text(source.name)}: {toml_text(source.path)}")
         for key, value in configuration.settings_of(config):
-            out.line(f"{key} = {configuration.toml_text(value)}")
+            out.line(f"{key} = {toml_text(value)}")
         problems = list(_source_problems(config))
         for problem in problems:
             _print_error(problem, standard_error())
@@ -266,7 +268,7 @@ def _source_problems(config: Config) -> Iterator[SourceError]:
             with os.scandir(source.path) as entries:
                 next(entries, None)
         except OSError as error:
-            cause = f"source {configuration.toml_text(source.name)}: {source.path}: {error.strerror}"
+            cause = f"source {toml_text(source.name)}: {source.path}: {error.strerror}"
             yield SourceError(cause, "Mend its path in the configuration, or mount or make the folder.")
 
 

@@ -13,7 +13,7 @@ import orjson
 from pipeline.model import treepath
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.plan import Action, Plan
-from pipeline.model.report import Progress, RunInfo, Summary
+from pipeline.model.report import Excluded, Progress, RunInfo, Summary
 
 _STATUS_INTERVAL_S = 0.25
 
@@ -25,11 +25,13 @@ class ByteSink(Protocol):
 
 
 class JsonLines:
-    """Monitor that prints JSON lines. actions: also one for every decision."""
+    """Monitor that prints JSON lines. actions: also one for every decision. excluded: and for every entry
+    that is left out."""
 
     wants_skips = False
 
-    def __init__(self, out: ByteSink, actions: bool) -> None:
+    def __init__(self, out: ByteSink, actions: bool, excluded: bool = False) -> None:
+        self.wants_excluded = excluded
         self._out = out
         self._actions = actions
         self._status_due_s = 0.0
@@ -53,6 +55,10 @@ class JsonLines:
 
     def skipped(self, path: bytes) -> None:
         """Unchanged files are only counted."""
+
+    def excluded(self, entry: Excluded) -> None:
+        path = treepath.json_fields("path", treepath.with_slashes(entry.path))
+        self._print({"type": "excluded", **path, "reason": lossy(entry.why)})
 
     def problem(self, problem: Problem) -> None:
         self._errors += problem.severity is Severity.ERROR

@@ -1,7 +1,8 @@
 """The words of a run: plans, unchanged paths and problems as lines of text.
 
 In: plans and problems as the core hands them out. Out: the lines of the run log, which `--verbose` and
-`--dry-run` print too. Pure. Guarantees: whatever a name holds, a line is one line without control characters.
+`--dry-run` print too; both together, also what is left out. Pure. Guarantees: whatever a name holds, a line
+is one line without control characters.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from pipeline.model import treepath
 from pipeline.model.errors import Problem
 from pipeline.model.plan import Action, Archive, DeleteVersion, Move, Plan, SetMetadata, Step, Store
+from pipeline.model.report import Excluded
 
 _NEW = Action.BACKUP
 _STORED_AS = {
@@ -68,6 +70,11 @@ def _move_line(action: Action, path: str, at: str, to: str) -> str:
 
 def skip_line(path: bytes) -> str:
     return f"SKIP: {treepath.shown(path)}"
+
+
+def excluded_line(entry: Excluded) -> str:
+    """An entry that is left out; a folder has a slash behind it."""
+    return f"EXCLUDED: {treepath.shown(entry.path)}{'/' * entry.is_folder} ({one_line(entry.why)})"
 
 
 def problem_line(problem: Problem) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pipeline.model.errors import Problem
 from pipeline.model.plan import Plan
-from pipeline.model.report import Monitor, Progress, RunInfo, Summary
+from pipeline.model.report import Excluded, Monitor, Progress, RunInfo, Summary
 
 
 class Several:
@@ -22,6 +22,7 @@ class Several:
 
     def __init__(self, monitors: Sequence[Monitor]) -> None:
         self.wants_skips = any(monitor.wants_skips for monitor in monitors)
+        self.wants_excluded = any(monitor.wants_excluded for monitor in monitors)
         self.run: RunInfo | None = None
         self.summary: Summary | None = None
         self.ended = False
@@ -45,6 +46,11 @@ class Several:
     def skipped(self, path: bytes) -> None:
         for monitor in self._skip_monitors:
             monitor.skipped(path)
+
+    def excluded(self, entry: Excluded) -> None:
+        for monitor in self._monitors:
+            if monitor.wants_excluded:
+                monitor.excluded(entry)
 
     def problem(self, problem: Problem) -> None:
         self.last_cause = problem.cause

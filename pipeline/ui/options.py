@@ -37,7 +37,7 @@ json_option = click.option("--json", is_flag=True, help="Print JSON lines and no
 
 
 def shown_options(each: str) -> Callable[[F], F]:
-    """What a command tells. each: what `--verbose` tells every one of."""
+    """What a command tells. each: what `--verbose` tells every one of, and what more."""
     quiet = click.option("--quiet", "-q", is_flag=True, help="Tell problems only.")
     verbose = click.option("--verbose", "-v", is_flag=True, help=f"Tell every {each}.")
 

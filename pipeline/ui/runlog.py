@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.model.errors import PipelineError, Problem
 from pipeline.model.plan import Plan
-from pipeline.model.report import Progress, RunInfo, Summary
+from pipeline.model.report import Excluded, Progress, RunInfo, Summary
 from pipeline.ui.lines import plan_lines, problem_line, skip_line
 
 _BUFFER_CHARACTERS = 64 * 1024
@@ -30,6 +30,8 @@ _LAST_LINE = {
 
 class RunLog:
     """Monitor that writes the log file of a run. A dry run has none."""
+
+    wants_excluded = False
 
     def __init__(self, log_dir: Path, skips: bool) -> None:
         self.wants_skips = skips
@@ -62,6 +64,9 @@ class RunLog:
 
     def skipped(self, path: bytes) -> None:
         self._write(skip_line(path))
+
+    def excluded(self, entry: Excluded) -> None:
+        """A log has what was done."""
 
     def problem(self, problem: Problem) -> None:
         self._write(problem_line(problem))

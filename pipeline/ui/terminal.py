@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.model.errors import Problem
 from pipeline.model.plan import Plan
-from pipeline.model.report import Progress, RunInfo, Summary
+from pipeline.model.report import Excluded, Progress, RunInfo, Summary
 from pipeline.ui.figures import Pace, headline, is_idle, progress_line, summary_rows, works
-from pipeline.ui.lines import plan_lines, problem_line
+from pipeline.ui.lines import excluded_line, plan_lines, problem_line
 from pipeline.ui.output import Output
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ _BARS_INTERVAL_S = 0.1
 
 
 class Detail(NamedTuple):
-    """How much is shown. plans: every decision. quiet: only problems. table: the summary as a rich table."""
+    """How much is shown. plans: every decision. quiet: only problems. table: the summary as a rich table.
+    excluded: every entry that is left out."""
 
     plans: bool = False
     quiet: bool = False
     table: bool = False
+    excluded: bool = False
 
 
 class PlainLines:
@@ -43,6 +45,7 @@ class PlainLines:
         self._out = out
         self._err = err
         self._detail = detail
+        self.wants_excluded = detail.excluded
         self._pace = Pace()
         self._line_due_s = _LINE_INTERVAL_S
         self._has_started = False
@@ -65,6 +68,9 @@ class PlainLines:
 
     def skipped(self, path: bytes) -> None:
         """Unchanged files are only counted."""
+
+    def excluded(self, entry: Excluded) -> None:
+        self._out.write(f"{excluded_line(entry)}\n".encode())
 
     def problem(self, problem: Problem) -> None:
         # What was decided before a problem is to stand before it, also where both streams are one.

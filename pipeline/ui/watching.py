@@ -18,7 +18,7 @@ import orjson
 from pipeline.model import treepath
 from pipeline.model.errors import PipelineError, Problem, Severity
 from pipeline.model.plan import Plan
-from pipeline.model.report import Counts, Monitor, Progress, RunInfo, Summary
+from pipeline.model.report import Counts, Excluded, Monitor, Progress, RunInfo, Summary
 from pipeline.model.scope import Scope
 from pipeline.ui.figures import Pace, amount, counts_text, duration_text, size_text
 from pipeline.ui.jsonlines import JsonLines, lossy, problem_fields, summary_line
@@ -195,7 +195,7 @@ class WatchView(WatchLines):
 class _RunInView:
     """A run inside the live view: bars where it takes a while."""
 
-    wants_skips = False
+    wants_skips = wants_excluded = False
 
     def __init__(self, view: WatchView, detail: Detail) -> None:
         self._view = view
@@ -224,6 +224,9 @@ class _RunInView:
 
     def skipped(self, path: bytes) -> None:
         """Unchanged files are only counted."""
+
+    def excluded(self, entry: Excluded) -> None:
+        """What a watch leaves out is nothing that happens."""
 
     def problem(self, problem: Problem) -> None:
         self._view.above(problem_line(problem))

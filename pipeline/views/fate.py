@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from pipeline import sources
 from pipeline.config import Config
-from pipeline.filters import Filter
+from pipeline.filters import Filter, SizeLimits
 from pipeline.model import treepath
 from pipeline.sources import Resolved
-from pipeline.stages.marked import Marked
+from pipeline.stages.ignore_file import rules_inside
+from pipeline.stages.marked import Closed, Marked
 from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
 
@@ -47,8 +48,9 @@ def fate_of(config: Config, path: Path) -> Fate:
 
 def _why_left_out(config: Config, resolved: list[Resolved], source: Resolved, place: Path) -> str | None:
     """From the source's root down, as a walk comes there."""
-    rules = sources.folder_rules(config)
-    patterns, marked = Filter(config.filters.patterns), Marked(rules, source.identity[0])
+    folder_rules = sources.folder_rules(config)
+    rules, marked = Filter(config.patterns), Marked(folder_rules, source.identity[0])
+    limits = SizeLimits(folder_rules.max_file_bytes, folder_rules.max_bytes_by_pattern)
     own, at = sources.own_places(config, resolved), Path(os.fsdecode(source.path))
     parts = place.relative_to(at).parts
     for depth, name in enumerate(("", *parts)):
@@ -60,24 +62,28 @@ def _why_left_out(config: Config, resolved: list[Resolved], source: Resolved, pl
         except OSError as error:
             return f"{shown}: {error.strerror}"
         is_folder = stat.S_ISDIR(found.st_mode)
-        if treepath.inside(source.name, relative) in own:
+        path = treepath.inside(source.name, relative)
+        if path in own:
             return f"{shown} belongs to the backup itself"
-        if relative and (line := patterns.excluded_by(relative, is_folder)) is not None:
-            return f"{shown} matches {line!r} in filters.exclude"
-        if depth < len(parts) and is_folder and _is_closed(marked, at):
-            folder = shown or "the source"
-            return f"the content of {folder} is left out: a cache, a marked folder or another disk"
-        if stat.S_ISREG(found.st_mode) and 0 < rules.max_file_bytes < found.st_size:
-            return f"{shown} is larger than filters.max_file_size = {rules.max_file_bytes}"
+        if relative and (line := rules.excluded_by(relative, is_folder)) is not None:
+            return f"{shown} matches {line.shown}"
+        if depth < len(parts) and is_folder:
+            closed, rules = _entered(at, path, marked, rules)
+            if closed is not None:
+                return f"the content of {shown or 'the source'} is left out: {closed.why}"
+        limit = limits.of(relative) if stat.S_ISREG(found.st_mode) else None
+        if limit is not None and found.st_size > limit[0]:
+            return f"{shown} is larger than {limit[1]}"
     return None
 
 
-def _is_closed(marked: Marked, folder: Path) -> bool:
+def _entered(folder: Path, path: bytes, marked: Marked, rules: Filter) -> tuple[Closed | None, Filter]:
+    """Why a folder's content is left out as a whole, and the rules for what lies in it."""
     try:
         handle = calls.open(folder, FOLDER_FLAGS)
     except OSError:
-        return False
+        return None, rules
     try:
-        return marked.is_closed(handle)
+        return marked.closed_by(handle), rules_inside(rules, handle, path)[0]
     finally:
         calls.close(handle)

@@ -20,52 +20,129 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
 from pipeline.filters import Filter
 from pipeline.model import treepath
+from pipeline.stages.ignore_file import NAME, rules_inside
+from pipeline.stages.marked import CACHE_TAG, Marked
+from pipeline.stages.setup import FolderRules
+from pipeline.store import calls
+from pipeline.store.folders import FOLDER_FLAGS, Folders
 from pipeline.watching.lost import LostEvent
 from pipeline.watching.pending import Pending
 
 _REMEMBERED_FOLDERS = 10_000
+_NO_LIMITS = FolderRules()
 
 
 class LeftOut:
     """What a watch has nothing to do with. own: tree paths of the backup and the logs, where they lie inside
-    a source. identities: (device, inode) of the same, whatever path leads there."""
+    a source. identities: (device, inode) of the same, whatever path leads there. roots: path and device of
+    each source, by its name.
 
-    def __init__(self, exclude: Filter) -> None:
+    The rules are those of a run, read from the folders as they are when they are first asked for, and
+    remembered; so `changed` has to be told of every event.
+    """
+
+    def __init__(self, exclude: Filter, limits: FolderRules = _NO_LIMITS) -> None:
         self._filter = exclude
-        self._folders: dict[bytes, bool] = {}
+        self._limits = limits
+        self._names = frozenset((NAME, CACHE_TAG)) if limits.caches else frozenset((NAME,))
+        self._inside: dict[bytes, Filter | None] = {}
         self.own: frozenset[bytes] = frozenset()
         self.identities: frozenset[tuple[int, int]] = frozenset()
+        self.roots: dict[bytes, tuple[bytes, int]] = {}
 
     def has(self, path: bytes, is_folder: bool) -> bool:
-        """Whether a tree path is left out, or lies in a folder that is."""
+        """Whether a tree path is left out, or lies in a folder whose content is."""
         folder = treepath.parent(path)
-        return (bool(folder) and self._has_folder(folder)) or self._has_itself(path, is_folder)
+        rules = self._rules_in(folder) if folder else self._filter
+        return rules is None or self._has_itself(path, is_folder, rules)
 
-    def _has_folder(self, folder: bytes) -> bool:
-        """From the source down: what lies in a folder that is left out is left out, too."""
-        known = self._folders.get(folder)
-        if known is not None:
-            return known
-        if len(self._folders) >= _REMEMBERED_FOLDERS:
-            self._folders.clear()
-        is_out = False
-        for above in (*treepath.parents(folder), folder):
-            known = self._folders.get(above)
-            is_out = is_out or self._has_itself(above, True) if known is None else known
-            self._folders[above] = is_out
-        return is_out
+    def enter(self, path: bytes, handle: int) -> None:
+        """A folder that isn't left out is open: nobody has to open it again for its rules."""
+        folder = treepath.parent(path)
+        above = self._rules_in(folder) if folder else self._filter
+        self._inside[path] = self._own_rules(path, above, handle) if above is not None else None
 
-    def _has_itself(self, path: bytes, is_folder: bool) -> bool:
-        relative = treepath.relative(path)
-        return path in self.own or (bool(relative) and self._filter.excludes(relative, is_folder))
+    def is_rule(self, path: bytes) -> bool:
+        """Whether it may say what of its folder is left out. It is of interest wherever its folder is."""
+        name = path.rpartition(treepath.SEPARATOR)[2]
+        return name in self._names or name in self._limits.if_present
+
+    def changed(self, path: bytes, is_folder: bool, comes_or_goes: bool) -> bool:
+        """Whether an event at a path has changed what is left out of its folder. What was remembered is
+        forgotten then, and where a folder isn't the one that it was."""
+        name = path.rpartition(treepath.SEPARATOR)[2]
+        has_changed = name in self._names or (comes_or_goes and name in self._limits.if_present)
+        if has_changed or (is_folder and comes_or_goes and path in self._inside):
+            self.forget()
+        return has_changed and not self.has(treepath.parent(path), True)
 
     def forget(self) -> None:
-        """`own` has changed."""
-        self._folders.clear()
+        """Something that decides has changed."""
+        self._inside = {}
+
+    def afresh(self) -> LeftOut:
+        """The same, with nothing remembered."""
+        other = LeftOut(self._filter, self._limits)
+        other.own, other.identities, other.roots = self.own, self.identities, self.roots
+        return other
+
+    def _has_itself(self, path: bytes, is_folder: bool, rules: Filter) -> bool:
+        relative = treepath.relative(path)
+        return path in self.own or (bool(relative) and rules.excludes(relative, is_folder))
+
+    def _rules_in(self, folder: bytes) -> Filter | None:
+        """For what lies in a folder; None where all of it is left out."""
+        inside = self._inside
+        if folder in inside:
+            return inside[folder]
+        if len(inside) >= _REMEMBERED_FOLDERS:
+            inside = self._inside = {}
+        rules: Filter | None = self._filter
+        with self._opened(treepath.source_name(folder)) as folders:
+            for above in (*treepath.parents(folder), folder):
+                if above not in inside:
+                    inside[above] = self._rules_of(above, rules, _handle(folders, above))
+                rules = inside[above]
+        return rules
+
+    def _rules_of(self, folder: bytes, above: Filter | None, handle: int | None) -> Filter | None:
+        """handle: None where the folder can't be opened; it has no rules of its own then."""
+        if above is None or self._has_itself(folder, True, above):
+            return None
+        return self._own_rules(folder, above, handle) if handle is not None else above
+
+    def _own_rules(self, folder: bytes, above: Filter, handle: int) -> Filter | None:
+        _, device = self.roots.get(treepath.source_name(folder), (b"", 0))
+        if Marked(self._limits, device).closed_by(handle) is not None:
+            return None
+        return rules_inside(above, handle, folder)[0]
+
+    @contextmanager
+    def _opened(self, source: bytes) -> Iterator[Folders | None]:
+        """Nothing stays open, so that a source's disk can be unmounted."""
+        try:
+            root = calls.open(self.roots[source][0], FOLDER_FLAGS)
+        except (KeyError, OSError):
+            yield None
+            return
+        folders = Folders(root)
+        try:
+            yield folders
+        finally:
+            folders.close()
+            calls.close(root)
+
+
+def _handle(folders: Folders | None, path: bytes) -> int | None:
+    """Of the folder at a tree path, None where there is none."""
+    with suppress(OSError):
+        return folders.at(treepath.relative(path)) if folders is not None else None
+    return None
 
 
 class Hints:
-    """What is pending, shared between threads. reasons: why hints were lost, for people."""
+    """What is pending, shared between threads. reasons: why hints were lost, for people. rules_have_changed:
+    what is left out may be something else now, so that other folders are to be observed."""
 
     def __init__(self, pending: Pending) -> None:
         self._pending = pending
@@ -74,6 +151,7 @@ class Hints:
         self._sleeper, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self.reasons: deque[str] = deque(maxlen=100)
+        self.rules_have_changed = False
 
     def close(self) -> None:
         waker, self._waker = self._waker, -1
@@ -132,6 +210,7 @@ class Handler(FileSystemEventHandler):
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called by watchdog, in a thread of its own."""
         path, is_folder = self._path(event.src_path), event.is_directory
+        self._look_for_rules(event, path)
         match event.event_type:
             case "lost":
                 assert isinstance(event, LostEvent), "nobody else says so"
@@ -146,6 +225,16 @@ class Handler(FileSystemEventHandler):
                 self._note(self._path(event.dest_path), is_folder, whole=True, in_folder=True)
             case "modified" | "closed" | "attrib":
                 self._note(path, is_folder)
+
+    def _look_for_rules(self, event: FileSystemEvent, path: bytes) -> None:
+        """Where what is left out of a folder has changed, all of it is looked at."""
+        comes_or_goes = event.event_type in ("created", "deleted", "moved")
+        paths = [path, self._path(event.dest_path)] if event.event_type == "moved" else [path]
+        for place in paths:
+            if self._left_out.changed(place, event.is_directory, comes_or_goes):
+                self._hints.rules_have_changed = True
+                reason = f"{treepath.shown(place)} has changed"
+                self._hints.note(treepath.parent(place), whole=True, reason=reason)
 
     def _path(self, shown: bytes | str) -> bytes:
         return treepath.inside(self._source, os.fsencode(shown)[len(self._start) :])

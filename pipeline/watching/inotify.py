@@ -56,20 +56,21 @@ _MOST_QUEUED = 10_000
 """With more events waiting for the handler, the kernel keeps the rest, and drops what is too much."""
 
 
-LeavesOut = Callable[[bytes, tuple[int, int]], bool]
+LeavesOut = Callable[[bytes, tuple[int, int], int | None], bool]
 """Whether a folder is none of our business. In: its path inside the root, components joined by `/`; device
-and inode."""
+and inode; its handle, where it is open."""
 
 
 class TreeEmitter(EventEmitter):
-    """Watches a folder with all that lies below it. is_over: whether to end early, asked for each folder."""
+    """Watches a folder with all that lies below it. leaves_out: gives what is left out by now, for one look.
+    is_over: whether to end early, asked for each folder."""
 
     def __init__(
         self,
         event_queue: EventQueue,
         watch: ObservedWatch,
         *,
-        leaves_out: LeavesOut,
+        leaves_out: Callable[[], LeavesOut],
         is_over: Callable[[], bool],
         timeout: float = DEFAULT_EMITTER_TIMEOUT,
         event_filter: list[type[FileSystemEvent]] | None = None,
@@ -151,9 +152,9 @@ class TreeEmitter(EventEmitter):
         """Watch every folder that there is, also those whose appearance was missed."""
         with self._lock:
             self._has_told_limit = False
-            self._watch_tree(b"")
+            self._watch_tree(b"", self._leaves_out())
 
-    def _watch_tree(self, top: bytes) -> None:
+    def _watch_tree(self, top: bytes, leaves_out: LeavesOut) -> None:
         """Watch a folder and all below it. Raises OSError only for the root."""
         root = calls.open(self._root, FOLDER_FLAGS)
         folders, waiting = Folders(root), [top]
@@ -161,7 +162,7 @@ class TreeEmitter(EventEmitter):
             while waiting and not self._is_over():
                 path = waiting.pop()
                 try:
-                    waiting += self._watch_folder(path, folders.at(path))
+                    waiting += self._watch_folder(path, folders.at(path), leaves_out)
                 except OSError as error:
                     if not path:
                         raise
@@ -176,10 +177,10 @@ class TreeEmitter(EventEmitter):
             folders.close()
             calls.close(root)
 
-    def _watch_folder(self, path: bytes, handle: int) -> list[bytes]:
+    def _watch_folder(self, path: bytes, handle: int, leaves_out: LeavesOut) -> list[bytes]:
         """Watch one folder, then list it. Out: the folders in it."""
-        found = os.fstat(handle)
-        if path and self._leaves_out(path, (found.st_dev, found.st_ino)):
+        found = calls.fstat(handle)
+        if path and leaves_out(path, (found.st_dev, found.st_ino), handle):
             return []
         mask = _EVERY if path else _EVERY | _ITSELF
         watch = inotify_add_watch(self._inotify, calls.way_to(handle), mask)
@@ -190,7 +191,7 @@ class TreeEmitter(EventEmitter):
         if not path:
             self._root_watch = watch
         start = path + b"/" if path else b""
-        with os.scandir(handle) as entries:
+        with calls.scandir(handle) as entries:
             return [start + os.fsencode(e.name) for e in entries if e.is_dir(follow_symlinks=False)]
 
     def _unwatch(self, top: bytes, clock: int) -> None:
@@ -242,19 +243,20 @@ class TreeEmitter(EventEmitter):
             self.queue_event((DirDeletedEvent if is_folder else FileDeletedEvent)(shown))
         elif path in self._unreadable:  # by its mode or owner, it may not be so any more
             self._unreadable.discard(path)
-            self._watch_new(path)
+            self._watch_new(path, self._leaves_out())
             self.queue_event(DirCreatedEvent(shown))
         else:
             self.queue_event((DirModifiedEvent if is_folder else FileModifiedEvent)(shown))
 
     def _came(self, path: bytes, cookie: int) -> None:
         """A folder is new, or has moved here; what was watched in it goes on under its new name."""
-        if self._leaves_out(path, (0, 0)):
+        leaves_out = self._leaves_out()
+        if leaves_out(path, (0, 0), None):
             return  # if it was watched where it came from, it has left
         before, clock = self._moved.pop(cookie, (None, 0))
         if before is not None:
             self._rename(before, path, clock)
-        self._watch_new(path)
+        self._watch_new(path, leaves_out)
 
     def _rename(self, before: bytes, after: bytes, clock: int) -> None:
         below = before + b"/"
@@ -262,9 +264,9 @@ class TreeEmitter(EventEmitter):
             if since <= clock and (path == before or path.startswith(below)):
                 self._folders[watch] = (after + path[len(before) :], since)
 
-    def _watch_new(self, path: bytes) -> None:
+    def _watch_new(self, path: bytes, leaves_out: LeavesOut) -> None:
         try:
-            self._watch_tree(path)
+            self._watch_tree(path, leaves_out)
         except OSError as error:
             self._lose(b"", f"the source can't be opened: {error.strerror}")
 

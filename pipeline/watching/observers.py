@@ -61,7 +61,7 @@ class Observers:
         self._config = config
         self._hints = hints
         self._tell = tell
-        self._left_out = LeftOut(Filter(config.filters.patterns))
+        self._left_out = LeftOut(Filter(config.patterns), sources.folder_rules(config))
         self._excepthook = threading.excepthook
         self._is_over: Callable[[], bool] = lambda: False
         self._running: dict[Observed, tuple[tuple[int, int], BaseObserver]] = {}
@@ -80,6 +80,7 @@ class Observers:
         """Observe the sources as they are on the disk now. is_over: whether to end early."""
         self._is_over, threading.excepthook = is_over, self._died
         config, resolved = self._config, sources.resolve(self._config)
+        self._left_out.roots = {source.name: (source.path, source.identity[0]) for source in resolved}
         self._left_out.own = sources.own_places(config, resolved)
         self._left_out.identities = sources.excluded(config, resolved)
         self._left_out.forget()
@@ -168,17 +169,12 @@ class Observers:
         if sys.platform == "linux":
             from pipeline.watching.inotify import TreeEmitter
 
-            leaves_out = partial(self._leaves_out, observed.source)
+            leaves_out = partial(TreeRules, self._left_out, observed.source)
             tree: Any = partial(TreeEmitter, leaves_out=leaves_out, is_over=lambda: self._is_over())
             return BaseObserver(tree)
         from watchdog.observers import Observer
 
         return Observer()
-
-    def _leaves_out(self, source: bytes, path: bytes, identity: tuple[int, int]) -> bool:
-        return identity in self._left_out.identities or self._left_out.has(
-            treepath.inside(source, path), True
-        )
 
     def _list(self, observed: Observed, folder: str | None) -> Iterator[os.DirEntry[str]]:
         """A folder's entries for the polling observer, without what is left out."""
@@ -188,7 +184,8 @@ class Observers:
             found = list(entries)
         for entry in found:
             path = treepath.inside(observed.source, os.fsencode(entry.path)[start:])
-            if not self._left_out.has(path, entry.is_dir(follow_symlinks=False)):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if self._left_out.is_rule(path) or not self._left_out.has(path, is_folder):
                 yield entry
 
     def _look_again(self, observed: Observed) -> None:
@@ -206,6 +203,21 @@ class Observers:
         end = threading.Thread(target=observer.stop, daemon=True)
         end.start()
         end.join(_END_S)
+
+
+class TreeRules:
+    """What is left out of one source, as it is on the disk when this is made (`inotify.LeavesOut`)."""
+
+    def __init__(self, left_out: LeftOut, source: bytes) -> None:
+        self._left_out = left_out.afresh()
+        self._source = source
+
+    def __call__(self, path: bytes, identity: tuple[int, int], handle: int | None) -> bool:
+        tree_path = treepath.inside(self._source, path)
+        is_out = identity in self._left_out.identities or self._left_out.has(tree_path, True)
+        if handle is not None and not is_out:
+            self._left_out.enter(tree_path, handle)
+        return is_out
 
 
 def _is_alive(observer: BaseObserver) -> bool:

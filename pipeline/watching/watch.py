@@ -146,6 +146,10 @@ class Watch:
         """Have a run look at what is due. What becomes of it decides what is due next."""
         try:
             self._refuse_lost_backup()
+            if self._hints.rules_have_changed:
+                self._hints.rules_have_changed = self._is_observed_afresh = False
+                if not scope.is_everything:
+                    self._observers.refresh(stop)
             if scope.is_everything:
                 self._observe(stop)
             task = engine.Task(self._dry_run, scope, only_if_needed=True, reserve=reserve)
