@@ -312,6 +312,7 @@ class _Run:
             excluded,
             self._guard,
             promotions_due=was_cut,
+            finds_names=self._task.scope.is_everything,
         )
 
     # -- after --------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Extended attributes and access control lists as one value.
 
 In: names and raw values, as the system has them. Out: bytes that are the same for the same attributes, and
-their identity, a short name for them. Pure. Fails with msgspec's errors for bytes that `pack` didn't make.
+their identity, a short name for them. Pure. Fails with ValueError for bytes that `pack` didn't make.
 
 An access control list (`system.posix_acl_access`) is an attribute like any other: kept raw, by its name.
 """
@@ -28,7 +28,14 @@ def pack(attributes: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[tuple[bytes, bytes]]:
-    return _decode(packed) if packed else []
+    """Raises ValueError for bytes that `pack` didn't make."""
+    try:
+        pairs = _decode(packed) if packed else []
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"no extended attributes: {error}") from error
+    if not all(name and b"\0" not in name for name, _ in pairs):
+        raise ValueError("an extended attribute has a name that can't be one")
+    return pairs
 
 
 def identity(packed: bytes) -> bytes | None:

@@ -48,12 +48,14 @@ class Area(IntEnum):
 
 
 _2_63 = 1 << 63
+NAMES_MASK = 0xFFFF_FFFF
+"""The part of `links` that is the number of names."""
 
 
 class Stat(NamedTuple):
     """The part of `lstat` that matters. `mode` has the type bits; times in nanoseconds since 1970, at most
     what 64 bits hold: the years 1677 to 2262. size: of a device, its number. links: how many names the file
-    has; 1 for folders."""
+    has, 1 for folders; where there are several, with the number of its disk above the lower 32 bits."""
 
     mode: int
     uid: int
@@ -74,6 +76,8 @@ class Stat(NamedTuple):
         if not stat.S_ISREG(mode):
             links = 1 if stat.S_ISDIR(mode) else links
             size = found.st_rdev if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else size
+        if links > 1:
+            links = (found.st_dev & 0x7FFF_FFFF) << 32 | min(links, NAMES_MASK)
         return cls(mode, found.st_uid, found.st_gid, mtime_ns, ctime_ns, inode, size, links)
 
 
@@ -104,7 +108,7 @@ class Record(NamedTuple):
     number: the version number that the current content gets when it is archived; never goes back.
     kept_versions: versions on disk that retention counts (pinned ones are not).
     since_run: the run from which on this is the path's state.
-    links: how many names the file has in its file system; -1 where no run has looked yet.
+    links: as in `Stat`; -1 where no run has looked yet.
     attributes: as in `Entry`. linked_to: the first path of the source that is a name of the same file (a hard
     link); None for that first one itself.
     """
@@ -148,7 +152,7 @@ class Record(NamedTuple):
             and self.inode == found.inode
             and self.uid == found.uid
             and self.gid == found.gid
-            and self.links == found.links
+            and self.links & NAMES_MASK == found.links & NAMES_MASK  # disks have other numbers after a boot
             and bool(self.unsettled) == unsettled
         )
 
@@ -190,7 +194,7 @@ class Held(NamedTuple):
     area: where its content lies while it is the path's latest content; None: it is the version `number`.
     status: that version's, None where there is none. ended_run: the run that pruned it or found it lost.
     mode: -1 where only the stored file knows it (in a state that was rebuilt).
-    attributes, linked_to: as in `Record`.
+    attributes, linked_to, links: as in `Record`.
     """
 
     path: bytes
@@ -211,6 +215,7 @@ class Held(NamedTuple):
     ended_run: int | None
     attributes: bytes | None = None
     linked_to: bytes | None = None
+    links: int = -1
 
     @classmethod
     def of_version(cls, version: Version) -> Held:

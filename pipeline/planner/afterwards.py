@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipeline import layout
 from pipeline.model import treepath
-from pipeline.model.plan import Action, DeleteVersion, Move, Plan, RemoveFolder, SetMetadata
+from pipeline.model.plan import Action, DeleteVersion, Move, Plan, RemoveFolder
 from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
 from pipeline.planner.facts import Context, damage_warning, live_folder, retire, stored_at
 from pipeline.planner.words import name_beside
@@ -69,14 +69,16 @@ def plan_new_original(record: Record, live_at: bytes) -> Plan:
 
 
 def plan_names(record: Record, first: bytes | None, context: Context) -> Plan:
-    """Which other path is a name of the same file has changed, or is known now. first: as `linked_to`."""
+    """Which other path is a name of the same file has changed, or is known now. first: as `linked_to`.
+
+    Nothing that is stored changes.
+    """
     if record.since_run == context.run:
         return Plan(None, record.path, "hard links", (), record._replace(linked_to=first), record)
     new = record._replace(linked_to=first, since_run=context.run)
-    at, reason = stored_at(record, context.place), "hard links differ"
-    if at is None:
-        return Plan(None, record.path, reason, (), new, record, closes=True)
-    return Plan(Action.METADATA, record.path, reason, (SetMetadata(at),), new, record, True, None, at)
+    at = stored_at(record, context.place)
+    action = Action.METADATA if at is not None else None
+    return Plan(action, record.path, "hard links differ", (), new, record, True, None, at)
 
 
 def plan_forget(record: Record, damage: str, context: Context) -> Plan:

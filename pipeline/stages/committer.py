@@ -16,7 +16,7 @@ from pipeline.model import message, treepath
 from pipeline.model.errors import BackupSideError, Problem, Severity
 from pipeline.model.message import Results
 from pipeline.model.plan import Action, Plan, Store
-from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, Area, Entry, Kind, Record, Stat
+from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, NAMES_MASK, Area, Entry, Kind, Record, Stat
 from pipeline.model.report import Counts, Excluded
 from pipeline.planner import Context, Facts
 from pipeline.stages.guard import Guard
@@ -28,6 +28,7 @@ from pipeline.store.state import State
 from pipeline.store.system import backup_side_errors
 
 MOST_ABSENT = 20_000
+_NAMES_DUE = "names_due"
 
 
 class Rules(NamedTuple):
@@ -39,7 +40,7 @@ class Rules(NamedTuple):
 
 
 class Committer:
-    """promotions_due: the run before was cut."""
+    """promotions_due: the run before was cut. finds_names: this one looks at everything."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Committer:
         excluded: PathSpool,
         guard: Guard,
         promotions_due: bool,
+        finds_names: bool,
     ) -> None:
         self._journal = journal
         self._state = state
@@ -66,7 +68,9 @@ class Committer:
         self._missing_count = 0  # of both
         self._guard = guard
         self._promotions_due = promotions_due
-        self._names_due = promotions_due  # whether which paths are names of one file may have changed
+        # Whether which paths are names of one file may have changed. Only a look at all of them tells.
+        self._names_due = promotions_due or bool(state.setting(_NAMES_DUE))
+        self._finds_names = finds_names
         self._held: bytes | None = None
         self._open_folders: list[tuple[Record, Entry]] = []
         self._inside = b""  # what the paths below the innermost of them begin with
@@ -276,9 +280,10 @@ class Committer:
         if self._promotions_due:
             yield from self._promote()
             self._journal.close_group()
-        if self._names_due:
+        if self._names_due and self._finds_names:
             yield from self._find_names()
             self._journal.close_group()
+        self._state.set_setting(_NAMES_DUE, int(self._names_due and not self._finds_names))
         yield from self._apply_retention()
         self._journal.close_group()
 
@@ -332,24 +337,24 @@ class Committer:
     def _find_names(self) -> Iterator[None]:
         """Paths that are names of one file (hard links): all know the first of them.
 
-        By what was seen of them: names of one file agree in all of it, time stamps to the nanosecond, too.
-        So an inode number that was used twice, or exists on two disks, makes nobody a name of another file.
+        By what was seen of them: names of one file agree in all of it, time stamps to the nanosecond, too. A
+        snapshot that is mounted in its own source agrees as well; what has more names than its file system
+        says is two files, and then nobody is a name of another.
         """
-        last, firsts = (-(1 << 63), b""), dict[tuple[object, ...], bytes]()
+        last, firsts = (-(1 << 63), b""), dict[tuple[object, ...], bytes | None]()
         while found := self._state.names_of_files(last):
             for record in found:
                 if record.inode != last[0]:
                     firsts.clear()
                 last = record.inode, record.path
-                seen = (treepath.source_name(record.path), *record[1:11], record.attributes)
-                first = firsts.setdefault(seen, record.path)
+                seen = (treepath.source_name(record.path), record.links, *record[1:11], record.attributes)
+                if seen not in firsts:
+                    is_one = self._state.count_names(record) <= record.links & NAMES_MASK
+                    firsts[seen] = record.path if is_one else None
+                first = firsts[seen]
                 linked_to = first if first != record.path else None
                 if record.linked_to != linked_to:
-                    plan = planner.plan_names(record, linked_to, self._context(record.path))
-                    try:
-                        self._execute(plan)
-                    except Damaged:  # gone since the worker looked; the next run notices
-                        self._execute(plan._replace(steps=()))
+                    self._execute(planner.plan_names(record, linked_to, self._context(record.path)))
             yield
 
     def _apply_retention(self) -> Iterator[None]:

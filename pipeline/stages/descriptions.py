@@ -2,7 +2,7 @@
 
 In: what the state holds of an entry. Out: `Metadata`, and whether what is there already has it. Guarantees:
 set-id bits come back only together with the owner that they were given for. Nothing is written. Fails with
-SQLite's errors.
+SQLite's errors, and with NotKnown.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ _TYPES = {Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK, Kind.FOLDER: stat.S_
 _CACHED = 1_000
 
 
+class NotKnown(Exception):
+    """The state doesn't have what an entry needs. Its text says what."""
+
+
 class Descriptions:
     """state: the database's path. numeric_ids: owners by their recorded numbers, whoever that is here."""
 
@@ -32,7 +36,10 @@ class Descriptions:
         self._attributes = lru_cache(_CACHED)(self._read_attributes)
 
     def _read_attributes(self, name: bytes) -> bytes:
-        return read_attributes(self._reader, name)
+        try:
+            return read_attributes(self._reader, name)
+        except ValueError as error:
+            raise NotKnown(f"{error}; not restored") from error
 
     def of(self, held: Held) -> Metadata:
         """A mode that nobody knows leaves what it is private."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from pipeline.model.record import Held, Kind
+from pipeline.model.record import NAMES_MASK, Held, Kind
 from pipeline.stages import digest
 from pipeline.stages.descriptions import Descriptions
 from pipeline.stages.digest import NewHasher
@@ -34,6 +34,8 @@ class Existing:
             found = calls.stat(name, dir_fd=parent, follow_symlinks=False)
             if not self._descriptions.fits(found, held):
                 return False
+            if held.kind != Kind.FOLDER and found.st_nlink > max(1, held.links & NAMES_MASK):
+                return False  # one with others that were not its names
             if held.kind == Kind.FILE:
                 return self._has_file(calls.open(name, READ_FLAGS, dir_fd=parent), held)
             if not self._descriptions.fits_attributes(extended.read_name(name, parent), held):

@@ -24,7 +24,7 @@ from pipeline import layout
 from pipeline.model import message, treepath
 from pipeline.model.attributes import identity
 from pipeline.model.errors import Severity
-from pipeline.model.record import Kind, Record, Stat
+from pipeline.model.record import NAMES_MASK, Kind, Record, Stat
 from pipeline.stages import digest
 from pipeline.stages.ahead import ReadAhead
 from pipeline.stages.batch import KILLED_TWO, BackupSideFailed, Batch, Source
@@ -172,7 +172,7 @@ class Hasher:
             and found.st_mode == mode
             and found.st_uid == uid
             and found.st_gid == gid
-            and found.st_nlink == links
+            and found.st_nlink == links & NAMES_MASK
             and self._look.is_right(name, area, size, mtime_ns, batch)
         )
 
@@ -196,7 +196,7 @@ class Hasher:
             or found.st_mode != mode
             or found.st_uid != uid
             or found.st_gid != gid
-            or found.st_nlink != links
+            or found.st_nlink != links & NAMES_MASK
         ):
             return False
         content = os.read(handle, size + 1)  # one more would show that it has grown
@@ -369,7 +369,8 @@ class Hasher:
                 place = self._sources[treepath.source_name(path)].place
                 damage = self._look.folder_damage(path, place)
                 same = (record.mode, record.uid, record.gid, record.mtime_ns) == tuple(found[:4])
-                if damage is None and same and record.attributes == identity(packed):
+                is_seen = record.links == found[7] and record.attributes == identity(packed)
+                if damage is None and same and is_seen:
                     return
         batch.found(path, Kind.FOLDER, found, None, packed, row is not None, damage)
 

@@ -22,7 +22,7 @@ from pipeline.model.record import Area, Held
 from pipeline.stages import digest
 from pipeline.stages.batch import KILLED_TWO
 from pipeline.stages.contents import Contents, gone_words
-from pipeline.stages.descriptions import Descriptions
+from pipeline.stages.descriptions import Descriptions, NotKnown
 from pipeline.stages.existing import Existing
 from pipeline.stages.setup import RestoreSetup
 from pipeline.store import calls
@@ -92,7 +92,7 @@ class Restorer:
             except Occupied as occupied:
                 if not self._is_own_work(item):
                     self._refuse(item, str(occupied))
-            except Refused as refused:
+            except (Refused, NotKnown) as refused:
                 self._refuse(item, str(refused))
         if self._target is not None:
             not_held = self._target.take_not_held()
@@ -163,10 +163,10 @@ class Restorer:
         held = Held(treepath.join(self._inside, name), *row)
         if not held.is_within_reach:
             raise Refused(gone_words(held))
+        if self._is_name(held):
+            return
         if self._setup.overwrite == "if-different" and self._is_there(name, held):
             self._already(held)
-        elif self._is_name(held):
-            return
         elif self._target is None:
             self._look(held)
         else:
@@ -177,7 +177,7 @@ class Restorer:
 
         Whatever is not plainly so is left to `_restore`, which does the same with more looks.
         """
-        _, mode, uid, gid, mtime_ns, size, recorded, _, _, _, _, area, _, _, _, attributes, linked_to = row
+        _, mode, uid, gid, mtime_ns, size, recorded, _, _, _, _, area, _, _, _, attributes, linked_to, _ = row
         if area is None or size >= digest.READ_BYTES or mode < 0 or not self._inside_relative:
             return False
         if not attributes is linked_to is None:
@@ -298,10 +298,10 @@ class Restorer:
     def _link(self, name: bytes, held: Held) -> None:
         if not held.is_within_reach:
             raise Refused(gone_words(held))
+        if self._is_name(held):
+            return
         if self._setup.overwrite == "if-different" and self._is_there(name, held):
             self._already(held)
-            return
-        if self._is_name(held):
             return
         assert held.target is not None, "the lister has looked"
         at = self._contents.place(held.path, held.number, held.area)
@@ -317,13 +317,13 @@ class Restorer:
         if not self._setup.specials:
             self._tally[SPECIALS] += 1
             return
+        if self._is_name(held):
+            return
         if self._setup.overwrite == "if-different" and self._is_there(name, held):
             self._already(held)
             return
-        if self._is_name(held):
-            return
         kind = stat.S_IFMT(held.mode)
-        if kind in (stat.S_IFCHR, stat.S_IFBLK) and not held.size:
+        if kind in (stat.S_IFCHR, stat.S_IFBLK) and held.links < 0:
             raise Refused("an earlier version of this program has not recorded which device it is")
         if self._target is not None:
             try:

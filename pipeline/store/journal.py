@@ -22,6 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pipeline.model.attributes import for_stored
 from pipeline.model.errors import Problem
 from pipeline.model.plan import (
     Archive,
@@ -121,16 +122,14 @@ class Journal:
 
         original: the stored file that has the same content, for one that may share it.
         """
-        if original is not None and new is not None and self._sharing is not None:
-            new = self._shared(self._sharing, new, original)
         if new is not None and plan.before is None and not self._dry_run:
-            self._store_first(plan, new)
+            self._store_first(plan, new, original)
             return
         names = _names_of(plan)
         if not self._names.isdisjoint(names):
             self.close_group()
         try:
-            operations = self._stage(plan, new)
+            operations = self._stage(plan, new, original)
         except OSError as error:
             raise backup_side_error(error) from error
         self._state.write(plan, self._run)
@@ -143,12 +142,13 @@ class Journal:
         self._bytes += new.identity.size if new is not None else 0
         self._close_if_full()
 
-    def _store_first(self, plan: Plan, new: Staged) -> None:
+    def _store_first(self, plan: Plan, new: Staged, original: bytes | None) -> None:
         """The same for a file at a new path, whose only step is its `Store`: there are millions of them."""
         to = plan.stored_at
         assert to is not None, "a file that was staged is stored"
         if to in self._names:
             self.close_group()
+        new = self._shared(new, original)
         self._state.write(plan, self._run)
         if not self._events:
             self._opened_s = time.monotonic()
@@ -159,12 +159,15 @@ class Journal:
         self._bytes += new.identity.size
         self._close_if_full()
 
-    def _shared(self, sharing: Sharing, new: Staged, original: bytes) -> Staged:
+    def _shared(self, new: Staged, original: bytes | None) -> Staged:
+        """What is stored in its place if it may share the original."""
+        if original is None or self._sharing is None:
+            return new
         staged = self._placed.get(original)
         if staged is None and original in self._names:
             return new  # it is on its way somewhere else
         try:
-            shared, problem = sharing.share(new, staged, original)
+            shared, problem = self._sharing.share(new, staged, original)
         except OSError as error:
             raise backup_side_error(error) from error
         if problem is not None:
@@ -231,7 +234,7 @@ class Journal:
 
     # -- step 1: from a plan's steps to operations --------------------------------------------------------
 
-    def _stage(self, plan: Plan, new: Staged | None) -> list[Operation]:
+    def _stage(self, plan: Plan, new: Staged | None, original: bytes | None) -> list[Operation]:
         operations: list[Operation] = []
         names: list[bytes] = []
         old: Adopted | None = None
@@ -247,7 +250,7 @@ class Journal:
                     if isinstance(step, Move):
                         operations.append(RemoveName(step.at, old.origin))
                 elif not self._dry_run:
-                    operations += self._operations_of(step, plan, new, old)
+                    operations += self._operations_of(step, plan, new, old, original)
         except Damaged:
             if not self._dry_run:
                 for name in names:
@@ -267,12 +270,12 @@ class Journal:
         return Adopted(b"", nothing, nothing)
 
     def _operations_of(
-        self, step: Step, plan: Plan, new: Staged | None, old: Adopted | None
+        self, step: Step, plan: Plan, new: Staged | None, old: Adopted | None, original: bytes | None
     ) -> list[Operation]:
         record = plan.record
         match step:
             case Store(to, replaces):
-                staged = new if new is not None else self._new_link(plan)
+                staged = self._shared(new, original) if new is not None else self._new_link(plan)
                 replaced = old.origin if replaces and old is not None else None
                 return [Place(staged.name, to, staged.identity, plan.path, 0, replaced)]
             case Remove(at):
@@ -286,6 +289,8 @@ class Journal:
                 return [RemoveEmpty(at)]
             case SetMetadata(at):
                 inode = old.identity.inode if old is not None else self._staging.inode(at)
+                if old is None and (own := self._own(at, plan)) is not None:
+                    return [own]
                 return [
                     Describe(
                         at, inode, record.kind == Kind.LINK, permissions(record.mode),
@@ -300,6 +305,18 @@ class Journal:
                 return [Mark(at)]
             case _:
                 raise AssertionError(f"{step} is handled where contents are adopted")
+
+    def _own(self, at: bytes, plan: Plan) -> Place | None:
+        """A stored file that has names elsewhere, too, becomes one of its own with its new metadata. It is
+        made before the group counts, so that a full disk is met by then."""
+        record = plan.record
+        found = Stat(record.mode, record.uid, record.gid, record.mtime_ns, 0, 0, record.size)
+        wanted = for_stored(self._state.attributes(record.attributes))
+        separated = self._staging.separate(at, _expected(record), found, wanted)
+        if separated is None:
+            return None
+        staged, shared = separated
+        return Place(staged.name, at, staged.identity, plan.path, 0, shared, at)
 
     def _new_link(self, plan: Plan) -> Staged:
         record = plan.record

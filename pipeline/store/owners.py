@@ -18,9 +18,10 @@ def owner_name(of: int, number: int) -> str | None:
         import grp
         import pwd
 
-        return grp.getgrgid(number).gr_name if of == GROUP else pwd.getpwuid(number).pw_name
+        name = grp.getgrgid(number).gr_name if of == GROUP else pwd.getpwuid(number).pw_name
     except (ImportError, KeyError, OverflowError):
         return None
+    return name if name.isprintable() else None  # bytes that are no text are surrogates, which don't print
 
 
 def owner_number(of: int, name: str) -> int | None:

@@ -23,12 +23,12 @@ _LOST = f"f.kind IN ({Kind.FILE:d}, {Kind.LINK:d}) AND f.digest IS NULL AND f.ta
 _CURRENT = f"""
     SELECT f.path, f.kind, f.mode, f.uid, f.gid, f.mtime_ns, f.size, f.digest, f.target, f.number,
         f.since_run AS from_run, NULL AS to_run, CASE WHEN {_LOST} THEN NULL ELSE f.area END,
-        CASE WHEN {_LOST} THEN {VersionStatus.LOST:d} END, 0, f.since_run, f.attributes, f.linked_to
+        CASE WHEN {_LOST} THEN {VersionStatus.LOST:d} END, 0, f.since_run, f.attributes, f.linked_to, f.links
     FROM files AS f WHERE f.area != {Area.DELETED:d}"""
 _CLOSED = f"""
     SELECT h.path, h.kind, h.mode, h.uid, h.gid, h.mtime_ns, h.size, h.digest, h.target, h.number,
         h.from_run, h.to_run, CASE WHEN h.number = f.number AND NOT ({_LOST}) THEN f.area END,
-        v.status, coalesce(v.pinned, 0), v.ended_run, h.attributes, h.linked_to
+        v.status, coalesce(v.pinned, 0), v.ended_run, h.attributes, h.linked_to, h.links
     FROM history AS h JOIN files AS f ON f.path = h.path
         LEFT JOIN versions AS v ON v.path = h.path AND v.number = h.number"""
 
@@ -179,7 +179,7 @@ def _held_of_record(record: Record) -> Held:
     return Held(
         record.path, record.kind, record.mode, record.uid, record.gid, record.mtime_ns, record.size,
         record.digest, record.target, record.number, record.since_run, None, record.area, None, 0, None,
-        record.attributes, record.linked_to,
+        record.attributes, record.linked_to, record.links,
     )  # fmt: skip
 
 

@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from pipeline.model import attributes
 from pipeline.model.record import Record, Version
-from pipeline.store.schema import see_in_this_form
+from pipeline.store.schema import form_of, see_in_this_form
 
 RANGE_ROWS = 2_000
 RECORD_COLUMNS = ", ".join(Record._fields)
@@ -40,15 +41,20 @@ class Readable(Protocol):
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that can't write. Where no writer has left a WAL, nothing at all is made beside it."""
-    return _connect(path, not path.with_name(path.name + "-wal").exists())
+    return _connect(path, not path.with_name(path.name + "-wal").exists())[0]
 
 
-def _connect(path: Path, immutable: bool) -> sqlite3.Connection:
+def _connect(path: Path, immutable: bool) -> tuple[sqlite3.Connection, bool]:
+    """Also whether the state has an earlier form, which temporary views cover."""
     mode = "mode=ro&immutable=1" if immutable else "mode=ro"
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+    return connection, _is_seen_as_older(connection)
+
+
+def _is_seen_as_older(connection: sqlite3.Connection) -> bool:
     with suppress(sqlite3.DatabaseError):  # whoever asks is told the same
-        see_in_this_form(connection)
-    return connection
+        return see_in_this_form(connection)
+    return False
 
 
 class _Rows(NamedTuple):
@@ -70,7 +76,7 @@ class Reader:
         self._is_immutable = not self._wal.exists()
         self._seen = self._look()
         # By the same look: one that is taken for a live connection would never notice a writer.
-        self._connection = _connect(self._path, self._is_immutable)
+        self._connection, self._is_older = _connect(self._path, self._is_immutable)
 
     def _look(self) -> tuple[int, int, int]:
         found = self._path.stat()
@@ -91,6 +97,8 @@ class Reader:
             self._open()
 
     def _is_disturbed(self) -> bool:
+        if self._is_older and form_of(self._connection) != 1:
+            return True  # a writer has altered it: what covers it hides that
         return self._is_immutable and (self._wal.exists() or self._look() != self._seen)
 
     def close(self) -> None:
@@ -104,9 +112,13 @@ def read_row(state: Readable, path: bytes) -> Row | None:
 
 
 def read_attributes(state: Readable, identity: bytes) -> bytes:
-    """Extended attributes, packed, by their identity."""
+    """Extended attributes, packed, by their identity. Raises ValueError where the state doesn't have them."""
     rows = state.execute("SELECT packed FROM attributes WHERE identity = ?", (identity,)).fetchall()
-    return bytes(rows[0][0]) if rows else b""
+    packed = rows[0][0] if rows else None
+    if type(packed) is not bytes or attributes.identity(packed) != identity:
+        raise ValueError("the state doesn't have its extended attributes")
+    attributes.unpack(packed)
+    return packed
 
 
 def read_range(

@@ -17,7 +17,8 @@ from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
 from pipeline.store.reading import connect_reader
 from pipeline.store.schema import with_schema
 from pipeline.store.seal import OPENING, set_seal
-from pipeline.store.state import connect_writer, keep_attributes
+from pipeline.store.soundness import unsound_rows
+from pipeline.store.state import connect_writer, keep_attributes, source_places
 from pipeline.store.trust import (
     STATE_FILES,
     STATE_NAME,
@@ -29,6 +30,9 @@ from pipeline.store.trust import (
 
 NEW_NAME = "state.db.new"
 _SUFFIXES = tuple(name.removeprefix(STATE_NAME) for name in STATE_FILES)
+_TABLES = (
+    "settings", "sources", "runs", "files", "history", "versions", "intents", "attributes", "owners",
+)  # fmt: skip
 _FIELDS = ", ".join("?" * len(Record._fields))
 _FILE = f"kind = {Kind.FILE:d}"
 
@@ -56,7 +60,8 @@ _FINISH = (
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether there is a state that can be used, every page of it. A newer program's raises StateError."""
+    """Whether there is a state that can be used, every page and row of it. A newer program's raises
+    StateError."""
     path = folder / STATE_NAME
     if not is_regular(path):
         return False
@@ -66,9 +71,10 @@ def is_sound(folder: Path) -> bool:
         try:
             check_for_reading(connection, looked)
             look_through(connection)
-            for table in ("settings", "sources", "runs", "files", "history", "versions", "intents"):
+            for table in _TABLES:
                 connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
-            return True
+            places = source_places(connection.execute("SELECT name, at_root FROM sources").fetchall())
+            return next(unsound_rows(connection, places), None) is None
         finally:
             connection.close()
     except (sqlite3.Error, DamagedStateError):

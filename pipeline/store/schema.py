@@ -36,7 +36,7 @@ CREATE TABLE history (
     path BLOB NOT NULL, from_run INTEGER NOT NULL, to_run INTEGER NOT NULL, kind INTEGER NOT NULL,
     mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     size INTEGER NOT NULL, digest BLOB, target BLOB, number INTEGER NOT NULL, attributes BLOB,
-    linked_to BLOB, PRIMARY KEY (path, from_run)) WITHOUT ROWID;
+    linked_to BLOB, links INTEGER NOT NULL DEFAULT -1, PRIMARY KEY (path, from_run)) WITHOUT ROWID;
 CREATE TABLE versions (
     path BLOB NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB,
     target BLOB, mtime_ns INTEGER NOT NULL, pinned INTEGER NOT NULL, status INTEGER NOT NULL,
@@ -57,13 +57,15 @@ _COLUMNS_SINCE_1 = (
     ("files", "linked_to BLOB"),
     ("history", "attributes BLOB"),
     ("history", "linked_to BLOB"),
+    ("history", "links INTEGER NOT NULL DEFAULT -1"),
 )
 _TABLES_SINCE_1 = ("files_names", "attributes", "owners")
 """And indexes: what they are called where they are created."""
 
 _SEEN_FROM_1 = """
 CREATE TEMP VIEW files AS SELECT *, -1 AS links, NULL AS attributes, NULL AS linked_to FROM main.files;
-CREATE TEMP VIEW history AS SELECT *, NULL AS attributes, NULL AS linked_to FROM main.history;
+CREATE TEMP VIEW history AS SELECT *, NULL AS attributes, NULL AS linked_to, -1 AS links
+    FROM main.history;
 CREATE TEMP TABLE attributes (identity BLOB, packed BLOB);
 CREATE TEMP TABLE owners (is_group INTEGER, id INTEGER, name TEXT);
 """
@@ -92,8 +94,10 @@ def bring_up_to_date(connection: sqlite3.Connection, opening: tuple[str, int]) -
     connection.execute("COMMIT")
 
 
-def see_in_this_form(connection: sqlite3.Connection) -> None:
+def see_in_this_form(connection: sqlite3.Connection) -> bool:
     """What a reader of an older state asks is answered as by one of this form: under any name, SQLite finds
-    first what is temporary."""
-    if form_of(connection) == 1:
+    first what is temporary. Whether that was needed: it hides what a writer alters meanwhile."""
+    is_older = form_of(connection) == 1
+    if is_older:
         connection.executescript(_SEEN_FROM_1)
+    return is_older

@@ -25,7 +25,10 @@ from pipeline.store.folders import READ_FLAGS, Folders, split
 from pipeline.store.staging import Staged
 
 _CANNOT = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY, errno.EXDEV)
-_NOT_THIS_ONE = (errno.EMLINK, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES)
+_NOT_THIS_ONE = (
+    errno.EMLINK, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EIO,
+)  # fmt: skip
+"""An original that is gone, or can't be read: then the new content is stored as it is."""
 _PIECE_BYTES = 16 << 20
 """What btrfs takes at once."""
 _COMPARED_BYTES = 1 << 20

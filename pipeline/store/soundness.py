@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Any
 
-from pipeline.model import treepath
+from pipeline.model import attributes, treepath
 from pipeline.model.record import Area, Held, Kind, Record, Version
 from pipeline.store.reading import Readable
 
@@ -22,6 +22,7 @@ _LAST_OWNER = (1 << 32) - 2
 _NO_PATH = "the state has a path here that can't be one; refused"
 _NO_FIELDS = "the state says something of this path that can't be; refused"
 _PIECE = 2_000
+_WITH_ATTRIBUTES = "SELECT path FROM files WHERE attributes = ?1 UNION SELECT path FROM history WHERE attributes = ?1 LIMIT 1"
 
 
 class Soundness:
@@ -33,13 +34,20 @@ class Soundness:
 
     def of_state(self, held: Held) -> str | None:
         """What is wrong with an entry state."""
-        path, kind, mode, uid, gid, mtime_ns, size, digest, target, number, *_, area, _, _, _, attributes, \
-            linked_to = held  # fmt: skip
+        path, kind, mode, uid, gid, mtime_ns, size, digest, target, number, *_, area, _, _, _, packed, \
+            linked_to, links = held  # fmt: skip
         wrong = self.of_path(path, kind)
         if wrong is not None:
             return wrong
         if (
-            not type(mode) is type(uid) is type(gid) is type(mtime_ns) is type(size) is type(number) is int
+            not type(mode)
+            is type(uid)
+            is type(gid)
+            is type(mtime_ns)
+            is type(size)
+            is type(number)
+            is type(links)
+            is int
             or kind not in _KINDS
             or not (-1 <= uid <= _LAST_OWNER and -1 <= gid <= _LAST_OWNER and mode >= -1)
             or not (area is None or area in _AREAS)
@@ -48,7 +56,7 @@ class Soundness:
             or (kind == _FILE and (type(digest) is not bytes or target is not None) and held.is_within_reach)
             or (kind == _LINK and not _can_be_target(target))
             or (kind == _FOLDER and not digest is target is None)
-            or not (attributes is None or type(attributes) is bytes)
+            or not (packed is None or type(packed) is bytes)
             or not (linked_to is None or (type(linked_to) is bytes and treepath.is_valid(linked_to)))
         ):
             return _NO_FIELDS
@@ -86,7 +94,7 @@ def unsound_rows(state: Readable, sources: Container[bytes]) -> Iterator[tuple[A
         record = Record._make(row)
         held = Held(
             *record[:6], record.size, record.digest, record.target, record.number, record.since_run, None,
-            record.area, None, 0, None, record.attributes, record.linked_to,
+            record.area, None, 0, None, record.attributes, record.linked_to, record.links,
         )  # fmt: skip
         # What was lost, or was taken from a deleted path, has no content, which the area doesn't tell.
         is_empty = record.digest is None and record.target is None
@@ -97,15 +105,28 @@ def unsound_rows(state: Readable, sources: Container[bytes]) -> Iterator[tuple[A
         wrong = soundness.of_version(Version._make(row))
         if wrong is not None:
             yield row[0], wrong
-    for path, *numbers, kind, mode, uid, gid, mtime_ns, size, digest, target, number, attributes, \
-            linked_to in _all_rows(state, "history"):  # fmt: skip
+    for path, *numbers, kind, mode, uid, gid, mtime_ns, size, digest, target, number, packed, linked_to, \
+            links in _all_rows(state, "history"):  # fmt: skip
         held = Held(
             path, kind, mode, uid, gid, mtime_ns, size, digest, target, number, 0, None, None, -1, 0, None,
-            attributes, linked_to,
+            packed, linked_to, links,
         )  # fmt: skip
         wrong = soundness.of_state(held)
         if wrong is not None or not all(type(number) is int for number in numbers):
             yield path, wrong or _NO_FIELDS
+
+    yield from _unsound_attributes(state)
+
+
+def _unsound_attributes(state: Readable) -> Iterator[tuple[Any, str]]:
+    for name, packed in _all_rows(state, "attributes"):
+        try:
+            is_right = type(packed) is bytes and bool(attributes.unpack(packed))
+        except ValueError:
+            is_right = False
+        if not is_right or attributes.identity(packed) != name:
+            users = state.execute(_WITH_ATTRIBUTES, (name,)).fetchall()
+            yield users[0][0] if users else name, "the state has attributes here that can't be; refused"
 
 
 def _all_rows(state: Readable, table: str) -> Iterator[tuple[Any, ...]]:

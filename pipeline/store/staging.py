@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pipeline.model.attributes import unpack
@@ -139,6 +139,32 @@ class Staging:
         finally:
             os.close(source)
             copy.finish(found, permissions(found.mode), own)
+
+    def separate(
+        self, at: bytes, expected: Expected, found: Stat, wanted: Sequence[extended.Pair]
+    ) -> tuple[Staged, Identity] | None:
+        """A copy of a stored file that is one with others, and what it was; None where it has one name alone.
+
+        found, wanted: the metadata and the attributes that the copy gets.
+        """
+        folder, name = split(at)
+        parent = self._folders.at(folder)
+        here = calls.stat(name, dir_fd=parent, follow_symlinks=False)
+        if here.st_nlink == 1 or not stat.S_ISREG(here.st_mode):
+            return None
+        staged = self.new_name()
+        source, copy = calls.open(name, READ_FLAGS, dir_fd=parent), StagingFile(self._folder, staged)
+        try:
+            for piece, is_hole in pieces(source, bytearray(_COPY_BYTES), expected.size):
+                copy.write(piece, is_hole)
+            inode, _, _ = copy.finish(found, permissions(found.mode), wanted)
+        except OSError:
+            copy.discard()
+            raise
+        finally:
+            os.close(source)
+        identity = _identity(here, expected)
+        return Staged(staged, identity._replace(inode=inode)), identity
 
     def inspect(self, at: bytes, expected: Expected) -> None:
         """What `adopt` would find, without doing it. Raises Damaged."""

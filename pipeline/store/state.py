@@ -209,6 +209,14 @@ class State:
         )
         return [Record._make(row) for row in self.execute(query, after)]
 
+    def count_names(self, record: Record) -> int:
+        """How many paths there are for the inode of a file with several names, on its disk."""
+        query = (
+            f"SELECT count(*) FROM files WHERE links > 1 AND area != {Area.DELETED:d} AND inode = ?"
+            " AND links >> 32 = ?"
+        )
+        return int(self.execute(query, (record.inode, record.links >> 32)).fetchone()[0])
+
     def orphaned_duplicates(self, after: bytes) -> list[Record]:
         """A bounded number of duplicates, in scan order, whose original is no longer a file in the source."""
         columns = ", ".join(f"d.{name}" for name in Record._fields)
@@ -277,9 +285,9 @@ class State:
             self._connection.execute(_WRITE_VERSION, plan.archived)
         if plan.closes and old is not None and old.since_run != run:
             self._connection.execute(
-                "REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (old.path, old.since_run, run, old.kind, old.mode, old.uid, old.gid, old.mtime_ns,
-                 old.size, old.digest, old.target, old.number, old.attributes, old.linked_to),
+                 old.size, old.digest, old.target, old.number, old.attributes, old.linked_to, old.links),
             )  # fmt: skip
 
     def _name_owners(self, record: Record) -> None:
@@ -296,8 +304,11 @@ class State:
         return keep_attributes(self._connection, packed)
 
     def attributes(self, name: bytes | None) -> bytes:
-        """The extended attributes of an identity, packed."""
-        return read_attributes(self._connection, name) if name is not None else b""
+        """The extended attributes of an identity, packed. Raises DamagedStateError."""
+        try:
+            return read_attributes(self._connection, name) if name is not None else b""
+        except ValueError as error:
+            raise DamagedStateError(f"state.db is damaged: {error}", REBUILD_ADVICE) from error
 
     def _write_records(self) -> None:
         if self._unwritten:

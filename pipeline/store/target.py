@@ -131,6 +131,10 @@ class Target:
         self._count(lost, is_theirs)
         return file.name
 
+    def count(self, kind: str) -> None:
+        """Another entry without metadata of this kind."""
+        self._not_held[kind] += 1
+
     def _count(self, lost: list[bytes], is_theirs: bool) -> None:
         self._not_held.update({attributes.kind_words(name) for name in lost})
         if not is_theirs:

@@ -27,9 +27,10 @@ from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import RESTORING, start_fork_server
 from pipeline.pool.line import Line
-from pipeline.stages.descriptions import Descriptions
+from pipeline.stages import digest
+from pipeline.stages.descriptions import Descriptions, NotKnown
 from pipeline.stages.lister import Lister
-from pipeline.stages.names import Names
+from pipeline.stages.names import Given, Names, words
 from pipeline.stages.restorer import (
     ALREADY,
     LINKS,
@@ -191,7 +192,7 @@ class _Restoring:
         if setup.target is not None and not setup.dry_run:
             self._target = Target(setup.target, b"parent", setup.overwrite != "never", setup.backup_root)
         self._descriptions = Descriptions(setup.state, setup.numeric_ids)
-        self._names = Names(self._target, self._descriptions, setup.with_names)
+        self._names = Names(self._target, setup.with_names, digest.hasher(setup.algorithm))
         self._substitute: Restorer | None = None  # for what can't be another name of a file
 
     def follow(self, line: Line, stop: Callable[[], bool]) -> bool:
@@ -236,19 +237,24 @@ class _Restoring:
 
     def _name(self, held: Held) -> None:
         """Another name of a file that came before; where it can't be, a file of its own."""
-        words = self._names.give(held)
-        if words is None:
+        given = self._names.give(held)
+        if given is Given.NOTHING:
             folder, _, name = held.path.rpartition(treepath.SEPARATOR)
             row = held._replace(linked_to=None)[1:]
             alone = [(message.INSIDE, folder), (_TAGS[Kind(held.kind)], name, row)]
             if self._substitute is None:
                 self._substitute = Restorer(self._setup, _PARENT, lambda size_bytes: None)
-            results, _, _ = self._substitute.process(message.encode(alone))
-            self._take(message.decode_results(results)._replace(files=0))
+            payload, _, _ = self._substitute.process(message.encode(alone))
+            results = message.decode_results(payload)._replace(files=0)
+            if not any(item[0] == message.PROBLEM for item in results.items):
+                self._names.restored(held)
+            self._take(results)
             return
-        self._figures[{Kind.FILE: RESTORED, Kind.LINK: LINKS}.get(Kind(held.kind), MADE)] += 1
+        restored = {Kind.FILE: RESTORED, Kind.LINK: LINKS}.get(Kind(held.kind), MADE)
+        self._figures[ALREADY if given is Given.ALREADY else restored] += 1
         if self._setup.report:
-            self._monitor.did(Deed("RESTORE", held.path, words, None))
+            action = "SKIP" if given is Given.ALREADY else "RESTORE"
+            self._monitor.did(Deed(action, held.path, words(held), None))
 
     def _leave(self, path: bytes) -> None:
         """The folders that the walk has left get their metadata: nothing in them changes any more."""
@@ -262,7 +268,7 @@ class _Restoring:
                 if held.mode == PENDING_MODE and self.has_pending_folders:
                     metadata = metadata._replace(mode=0o700)  # its own is not known yet
                 self._target.describe_folder(place, metadata)
-            except (OSError, Occupied) as error:
+            except (OSError, Occupied, NotKnown) as error:
                 self._problem(held.path, f"its metadata can't be restored: {error}")
 
     def _show_progress(self, line: Line) -> None:
