@@ -17,8 +17,10 @@ from pipeline.layout import SourcePlace
 from pipeline.model.errors import Problem
 from pipeline.model.message import Results, decode_results
 from pipeline.model.report import Counts
+from pipeline.retention import Rules
 from pipeline.stages import digest
-from pipeline.stages.committer import Committer, Rules
+from pipeline.stages.committer import Committer, Retention
+from pipeline.stages.guard import Guard
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
@@ -81,8 +83,9 @@ def first_run(tree: Path, folder: Path) -> Iterator[Work]:
         barrier = Barrier(backup.root_handle)
         journal = Journal(state, staging, files, barrier, RUN, _refuse_problems, dry_run=False, inspect=True)
         committer = Committer(
-            journal, state, staging, RUN, Rules(1, 20, 50), Counts(), PathSpool(folder), 0, False
-        )
+            journal, state, staging, RUN, 1, Retention(Rules(), None, None), Counts(), PathSpool(folder),
+            Guard(state, 50, 0, True), False,
+        )  # fmt: skip
         yield Work(backup, committer, journal, results)
         files.close()
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import orjson
 
 from pipeline import sources
+from pipeline.clock import Clocks
 from pipeline.config import Config
 from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity
 from pipeline.model.plan import Action, Plan
@@ -33,21 +34,23 @@ from pipeline.pool.line import Line
 from pipeline.pool.reserve import Reserve
 from pipeline.sources import Resolved
 from pipeline.stages import digest
-from pipeline.stages.committer import Committer, Rules
+from pipeline.stages.committer import Committer, Retention
 from pipeline.stages.guard import Guard
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.recovery import recover
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.stages.space import shortage
-from pipeline.store.backup import Backup, open_backup, open_scratch
+from pipeline.store.backup import Backup, open_backup, open_scratch, refuse_missing
+from pipeline.store.clocks import judge_clock, read_clocks
 from pipeline.store.files import StoredFiles
 from pipeline.store.journal import Barrier, Event, Journal
 from pipeline.store.places import write_note
+from pipeline.store.prospects import Prospects
 from pipeline.store.spool import PathSpool
 from pipeline.store.staging import Staging
 from pipeline.store.state import translated_errors
-from pipeline.store.system import backup_side_errors, boot_id
+from pipeline.store.system import backup_side_errors
 
 PROGRESS_S = 0.2
 COMPLETE = ("ok", "warnings")
@@ -58,12 +61,16 @@ class Task(NamedTuple):
 
     only_if_needed: where there is nothing to do, the run leaves no trace: no number, no log.
     reserve: where the workers come from and go back to, if they are to be kept.
+    only_prunes: no source is looked at; what the state alone decides is done.
+    accepts_clock: a person says that the clock is right.
     """
 
     dry_run: bool = False
     scope: Scope = EVERYTHING
     only_if_needed: bool = False
     reserve: Reserve | None = None
+    only_prunes: bool = False
+    accepts_clock: bool = False
 
 
 def run(config: Config, monitor: Monitor, task: Task, stop: Callable[[], bool]) -> Summary:
@@ -71,15 +78,18 @@ def run(config: Config, monitor: Monitor, task: Task, stop: Callable[[], bool]) 
 
     Raises PipelineError. `monitor.finished` has been called whenever `monitor.started` was.
     """
-    started_ns = time.time_ns()
-    # Before anything is opened: children inherit nothing.
-    context = task.reserve.context if task.reserve is not None else start_fork_server(*BACKING_UP)
-    resolved = sources.resolve(config)
+    clocks = read_clocks()
+    context, resolved, root = None, [], config.backup_root
+    if task.only_prunes:
+        refuse_missing(root)
+    else:
+        # Before anything is opened: children inherit nothing.
+        context = task.reserve.context if task.reserve is not None else start_fork_server(*BACKING_UP)
+        resolved = sources.resolve(config)
     sources.check_places(config, resolved)
-    root = config.backup_root
-    opened = open_scratch(root) if task.dry_run else open_backup(root, started_ns)
+    opened = open_scratch(root) if task.dry_run else open_backup(root, clocks.wall_ns)
     with opened as backup, ExitStack() as cleanup:
-        return _Run(config, backup, monitor, task, stop, started_ns, cleanup).execute(context, resolved)
+        return _Run(config, backup, monitor, task, stop, clocks, cleanup).execute(context, resolved)
 
 
 class _Run:
@@ -92,7 +102,7 @@ class _Run:
         monitor: Monitor,
         task: Task,
         stop: Callable[[], bool],
-        started_ns: int,
+        clocks: Clocks,
         cleanup: ExitStack,
     ) -> None:
         self._config = config
@@ -102,17 +112,17 @@ class _Run:
         self._task = task
         self._dry_run = task.dry_run
         self._stop = stop
-        self._started_ns = started_ns
+        self._clocks = clocks
+        self._rules = config.retention.rules
         self._cleanup = cleanup
         self._began_s = time.monotonic()
         self._counts = Counts()
-        self._boot = boot_id()
         self._progress_s = 0.0
         self._is_told = False
         self._wants_skips = monitor.wants_skips and not task.only_if_needed
         self._absent: tuple[bytes, ...] = ()
 
-    def execute(self, context: ForkServerContext, resolved: list[Resolved]) -> Summary:
+    def execute(self, context: ForkServerContext | None, resolved: list[Resolved]) -> Summary:
         """Refuse what can't be right, recover, begin, back up, end."""
         collect_seldom()
         sources.check_algorithm(self._config, self._state)
@@ -121,23 +131,31 @@ class _Run:
         last = self._state.last_run()
         was_cut = last is not None and last[1] not in COMPLETE
         self._known = self._known_figures(was_cut)
-        percent, is_full = self._config.safety.max_delete_percent, self._task.scope.is_everything
+        task = self._task
+        percent, is_full = self._config.safety.max_delete_percent, task.scope.is_everything
         self._guard = Guard(self._state, percent, self._known[0], is_full)
-        number = self._state.begin_run(self._started_ns, self._config.durability, self._boot)
-        if not self._task.only_if_needed:
+        self._doubt = judge_clock(self._state, self._clocks, task.accepts_clock)
+        number = self._state.begin_run(self._clocks.wall_ns, self._config.durability, self._clocks.boot_id)
+        self._prospects = self._open_prospects(number)
+        if not task.only_if_needed:
             self._state.commit()  # a cut run keeps its number
         if not self._dry_run:
             with backup_side_errors():
                 write_note(self._backup.state_path.parent, self._state.sources())
-        self._info = RunInfo(number, self._started_ns, self._dry_run)
+        self._info = RunInfo(number, self._clocks.wall_ns, self._dry_run)
         try:
-            if was_cut or not self._task.only_if_needed:
+            if was_cut or not task.only_if_needed:
                 self._tell_start()  # that a cut run is settled is to be seen, too
             for problem in problems:
                 self._emit(problem)
+            if self._doubt is not None and self._rules.asks_the_time and task.scope.is_everything:
+                self._emit(Problem(Severity.WARNING, None, self._doubt))
             # Whoever is told of the end has to know why, so what SQLite says is put into our words before.
             with translated_errors():
-                status = self._back_up(context, self._scan_setup(roots, resolved), number, was_cut)
+                if context is None:
+                    status = self._prune(number, was_cut)
+                else:
+                    status = self._back_up(context, self._scan_setup(roots, resolved), number, was_cut)
         except BaseException as error:
             self._state.rollback()
             self._give_back_space()
@@ -190,7 +208,7 @@ class _Run:
         self._looks_at_stored = not (self._dry_run and self._state.intents())
         if self._dry_run:
             return []
-        return recover(self._state, self._files, self._staging, self._barrier, self._boot)
+        return recover(self._state, self._files, self._staging, self._barrier, self._clocks.boot_id)
 
     def _known_figures(self, was_cut: bool) -> tuple[int, int]:
         """Files and links, and their bytes, by the state. The figures of a cut run are counted anew."""
@@ -198,6 +216,11 @@ class _Run:
         if was_cut or kept is None:
             return self._state.figures()
         return int(kept), int(self._state.setting("present_bytes"))
+
+    def _open_prospects(self, number: int) -> Prospects | None:
+        if self._rules.only_counts:
+            return None
+        return Prospects(self._state, number, self._rules.text(), bool(self._rules.max_bytes))
 
     # -- the line -----------------------------------------------------------------------------------------
 
@@ -215,6 +238,14 @@ class _Run:
                 self._show_progress(line)
                 if interrupted := self._stop():
                     break
+        return self._conclude(journal, committer, number, interrupted)
+
+    def _prune(self, number: int, was_cut: bool) -> str:
+        """What comes after a scan that has found nothing missing."""
+        journal = self._journal(number)
+        return self._conclude(journal, self._committer(journal, number, was_cut), number, False)
+
+    def _conclude(self, journal: Journal, committer: Committer, number: int, interrupted: bool) -> str:
         if not interrupted:
             for _ in committer.conclude():
                 self._show_progress(None)
@@ -282,13 +313,14 @@ class _Run:
         with backup_side_errors():
             missing = PathSpool(own_folder)
         self._cleanup.callback(missing.close)
-        rules = Rules(config.duplicates.min_size, config.retention.max_versions_per_file)
+        now_ns = self._clocks.wall_ns if self._doubt is None else None
         return Committer(
             journal,
             self._state,
             None if self._dry_run else self._staging,
             number,
-            rules,
+            config.duplicates.min_size,
+            Retention(self._rules, self._prospects, now_ns),
             self._counts,
             missing,
             self._guard,
@@ -304,7 +336,10 @@ class _Run:
         self._state.set_setting("present_files", files + committer.present_files)
         self._state.set_setting("present_bytes", size_bytes + committer.present_bytes)
         last = number if self._is_told else number - 1
-        self._guard.keep(last, files + committer.present_files, interrupted)
+        if not self._task.only_prunes:  # it has looked at no source
+            self._guard.keep(last, files + committer.present_files, interrupted)
+        if self._prospects is not None:
+            self._prospects.keep(last)
         status = "interrupted" if interrupted else self._status()
         if not self._dry_run and self._config.durability == "fast":
             self._only_barrier(number)
@@ -342,7 +377,8 @@ class _Run:
 
     def _summary(self, number: int | None, status: str) -> Summary:
         seconds = time.monotonic() - self._began_s
-        return Summary(number, status, self._counts, seconds, self._dry_run, self._absent)
+        only_prunes = self._task.only_prunes
+        return Summary(number, status, self._counts, seconds, self._dry_run, self._absent, only_prunes)
 
     # -- reporting ----------------------------------------------------------------------------------------
 

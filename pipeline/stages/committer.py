@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pipeline import planner, retention
+from pipeline import planner
 from pipeline.model import message, treepath
 from pipeline.model.errors import BackupSideError, Problem, Severity
 from pipeline.model.message import Results
@@ -19,9 +19,12 @@ from pipeline.model.plan import Action, Plan, Store
 from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, Entry, Kind, Record, Stat
 from pipeline.model.report import Counts
 from pipeline.planner import Context, Facts
+from pipeline.retention import Rules
 from pipeline.stages.guard import Guard
+from pipeline.stages.pruner import Pruner
 from pipeline.store.journal import Journal
 from pipeline.store.operation import Identity, Place
+from pipeline.store.prospects import Prospects
 from pipeline.store.spool import PathSpool
 from pipeline.store.staging import Damaged, Staged, Staging
 from pipeline.store.state import State
@@ -30,15 +33,16 @@ from pipeline.store.system import backup_side_errors
 MOST_ABSENT = 20_000
 
 
-class Rules(NamedTuple):
-    """The part of the configuration that decisions depend on."""
+class Retention(NamedTuple):
+    """What the pruner goes by (`stages.pruner`)."""
 
-    min_duplicate_size: int
-    max_versions: int
+    rules: Rules
+    prospects: Prospects | None
+    now_ns: int | None
 
 
 class Committer:
-    """promotions_due: the run before was cut."""
+    """min_duplicate_size: smaller files are never duplicates. promotions_due: the run before was cut."""
 
     def __init__(
         self,
@@ -46,7 +50,8 @@ class Committer:
         state: State,
         staging: Staging | None,
         run: int,
-        rules: Rules,
+        min_duplicate_size: int,
+        retention: Retention,
         counts: Counts,
         missing: PathSpool,
         guard: Guard,
@@ -57,7 +62,11 @@ class Committer:
         self._staging = staging
         # Of all sources ever configured: promotions and retention go by the state.
         self._contexts = {name: Context(place, run) for name, place in state.places().items()}
-        self._rules = rules
+        self._min_duplicate_size = min_duplicate_size
+        rules, prospects, now_ns = retention
+        self._pruner = Pruner(
+            state, prospects, rules, self._contexts, now_ns, self._execute, journal.close_group
+        )
         self._counts = counts
         self._missing = missing
         self._missing_count = 0
@@ -160,7 +169,7 @@ class Committer:
 
     def _live_at(self, entry: Entry) -> bytes | None:
         """Another path that holds the content live. Empty files are never duplicates."""
-        if entry.digest is None or entry.stat.size < max(1, self._rules.min_duplicate_size):
+        if entry.digest is None or entry.stat.size < max(1, self._min_duplicate_size):
             return None
         return self._state.live_at(entry.digest, entry.stat.size, entry.path)
 
@@ -257,7 +266,7 @@ class Committer:
         if self._promotions_due:
             yield from self._promote()
             self._journal.close_group()
-        yield from self._apply_retention()
+        yield from self._pruner.apply()
         self._journal.close_group()
 
     def _delete_missing(self) -> Iterator[None]:
@@ -305,17 +314,6 @@ class Committer:
                     self._execute_or(record, lambda r, damage, c=context: planner.plan_promote(r, damage, c))
                 yield
             after = orphans[-1].path
-
-    def _apply_retention(self) -> Iterator[None]:
-        limit, after = self._rules.max_versions, b""
-        while crowded := self._state.with_more_versions(limit, after):
-            for record in crowded:
-                for version in retention.expired(self._state.versions(record.path), limit):
-                    plan = planner.plan_retention(record, version, limit, self._context(record.path))
-                    self._execute(plan)
-                    record = plan.record
-                yield
-            after = crowded[-1].path
 
     def forget(self, lost: Iterable[Place]) -> None:
         """Contents that were to get a name and are nowhere: forgotten, so that the next run stores them."""

@@ -45,7 +45,7 @@ class Soundness:
             or size < 0
             or number < 1
             or (kind == _FILE and (type(digest) is not bytes or target is not None) and held.is_within_reach)
-            or (kind == _LINK and not _can_be_target(target))
+            or (kind == _LINK and not _can_be_target(target) and (target is not None or held.is_within_reach))
             or (kind == _FOLDER and not digest is target is None)
         ):
             return _NO_FIELDS

@@ -12,7 +12,7 @@ Fails with SQLite's own errors, which `translated_errors` turns into `StateError
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -56,7 +56,7 @@ CREATE TABLE history (
 CREATE TABLE versions (
     path BLOB NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB,
     target BLOB, mtime_ns INTEGER NOT NULL, pinned INTEGER NOT NULL, status INTEGER NOT NULL,
-    ended_run INTEGER, PRIMARY KEY (path, number)) WITHOUT ROWID;
+    ended_run INTEGER, ended_why TEXT, PRIMARY KEY (path, number)) WITHOUT ROWID;
 CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operation BLOB NOT NULL);
 """
 
@@ -64,6 +64,8 @@ CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operation BLOB NOT NULL);
 # So a content's place follows from the path's current record and from `versions`, and a METADATA action, or
 # a move between the areas, never has to touch the history.
 
+RETENTION_RULES = "retention_rules"
+"""The setting by which `store.prospects` knows that nothing has escaped it."""
 _INTENTS_PER_ROW = 64
 _ASKED_AT_ONCE = 64
 
@@ -122,6 +124,8 @@ class State:
         self._open = False
         self._unwritten: list[Record] = []  # a statement for many records is cheaper than many statements
         self._live_nowhere: set[bytes] = set()
+        self.follow: Callable[[Plan], None] | None = None
+        """Who hears of each plan before it is written (`store.prospects`)."""
         self.is_in_doubt = False
         """Whether a commit has failed: what it wrote may be found, or not, when the state is opened again."""
 
@@ -280,6 +284,8 @@ class State:
     def write(self, plan: Plan, run: int) -> None:
         """A plan's record, the state that it closes, and the version that it makes or ends."""
         self._begin()
+        if self.follow is not None:
+            self.follow(plan)
         record, old = plan.record, plan.before
         self._unwritten.append(record)
         if record.area == Area.LIVE and record.digest is not None:
@@ -300,7 +306,7 @@ class State:
 
     def lose_version(self, path: bytes, number: int, run: int) -> None:
         """A version's stored file is nowhere to be found."""
-        self._begin()
+        self.forget_setting(RETENTION_RULES)
         changed = self.execute(
             f"UPDATE versions SET status = {VersionStatus.LOST:d}, ended_run = ? WHERE path = ?"
             f" AND number = ? AND status = {VersionStatus.KEPT:d} RETURNING pinned",
@@ -310,8 +316,15 @@ class State:
             self.execute("UPDATE files SET kept_versions = kept_versions - 1 WHERE path = ?", (path,))
 
     def set_setting(self, key: str, value: int | str) -> None:
+        self.put("REPLACE INTO settings VALUES (?, ?)", (key, value))
+
+    def forget_setting(self, key: str) -> None:
+        self.put("DELETE FROM settings WHERE key = ?", (key,))
+
+    def put(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+        """A change to what no question about records sees, so those that wait needn't be written before."""
         self._begin()
-        self._connection.execute("REPLACE INTO settings VALUES (?, ?)", (key, value))
+        return self._connection.execute(statement, values)
 
     def add_source(self, name: bytes, at_root: bool) -> None:
         self._begin()
