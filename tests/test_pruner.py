@@ -172,7 +172,7 @@ def live(world: World, steps: list[Step], configurations: list[Retention], from_
                 prospects.keep(world.run)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=14), CONFIGURATIONS, CONFIGURATIONS | st.just(COUNT_ONLY))
 def test_looking_at_what_is_due_is_enough(steps: list[Step], one: Retention, other: Retention) -> None:
     """Whatever happened, whatever the rules were in between, and wherever runs were cut: the same stays as if
@@ -294,6 +294,31 @@ def test_a_lost_version_is_counted_anew() -> None:
     world.begin(1)
     world.prune(rules, world.open(rules))
     assert world.state.setting("versions_bytes") == 25
+
+
+def test_a_budget_s_table_holds_what_may_go_and_no_more() -> None:
+    """Neither the newest of a path nor what has gone: the table doesn't grow with what has ever been. A
+    version that has become the newest since, because later ones were lost, is passed over."""
+    rules = Retention(max_versions_per_file=9, max_versions_bytes=10**6)
+    world = filled(rules, paths=3)
+    table = "SELECT path, number FROM spare_versions ORDER BY path, number"
+    paths = [b"docs\0p%03d" % number for number in range(3)]
+    assert world.connection.execute(table).fetchall() == [(path, n) for path in paths for n in (1, 2)]
+    for limit, max_bytes, left in (
+        (2, 10**6, [(path, 2) for path in paths]),
+        (2, 25, [(path, 2) for path in paths[1:]]),
+    ):
+        rules = Retention(max_versions_per_file=limit, max_versions_bytes=max_bytes)
+        world.begin(1)
+        world.prune(rules, world.open(rules))
+        assert world.connection.execute(table).fetchall() == left
+    world.begin(1)
+    prospects = world.open(rules)
+    world.state.lose_version(paths[2], 3, world.run)
+    rules = Retention(max_versions_per_file=2, max_versions_bytes=1)
+    world.prune(rules, prospects)
+    assert [path for path, _ in world.taken] == [paths[1]]
+    assert [v.number for v in world.versions(paths[2])] == [2]
 
 
 def test_a_deleted_path_goes_with_its_numbers_kept() -> None:

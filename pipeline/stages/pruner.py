@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from pipeline import planner, retention
@@ -99,7 +100,7 @@ class Pruner:
         """A path that was judged is due later, if at all; without a clock, only what has changed is due."""
         by_ns = AT_ONCE if self._now_ns is None else self._now_ns
         while due := prospects.due(by_ns):
-            for due_ns, path in due:
+            for due_ns, path in sorted(due, key=itemgetter(1)):  # in scan order, for who reads the log
                 record = self._state.record(path)
                 next_ns = self._judge(record, prospects) if record is not None else None
                 prospects.judged(path, due_ns, next_ns)
