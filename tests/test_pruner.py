@@ -26,6 +26,7 @@ from pipeline.retention import DAY_NS, Override, Retention
 from pipeline.stages.pruner import Pruner
 from pipeline.store import past
 from pipeline.store.prospects import Prospects
+from pipeline.store.soundness import unsound_rows
 from pipeline.store.state import SCHEMA, State
 
 PLACE = SourcePlace(b"docs", at_root=True)
@@ -352,3 +353,23 @@ def test_a_deleted_path_goes_with_its_numbers_kept() -> None:
     world.store(PATHS[0], 3)
     world.prune(rules, prospects)
     assert world.kept()[PATHS[0]] == [3]
+
+
+def test_what_has_gone_from_deleted_paths_leaves_a_sound_state() -> None:
+    """A file or link without a content of its own is no damage: after a cut, every row is looked at."""
+    world = World()
+    world.begin(1)
+    for path, kind, target in (
+        (b"docs", Kind.FOLDER, None),
+        (PATHS[0], Kind.LINK, b"a"),
+        (PATHS[1], 0, None),
+    ):
+        digest = b"d" if kind == Kind.FILE else None
+        known = Record(path, kind, 0, 0, 0, 0, 0, 0, 1, digest, target, 0, None, 1, 0, 1, 0)
+        world.write(Plan(None, path, "", (), known))
+        if kind != Kind.FOLDER:
+            world.delete(path)
+            deleted = world.state.record(path)
+            assert deleted is not None
+            world.write(planner.plan_drop_deleted(deleted, "old", world.context))
+    assert list(unsound_rows(world.state, [b"docs"])) == []

@@ -19,6 +19,7 @@ from pipeline.retention import DAY_NS, Dated, Judged, Override, Policy, Retentio
 
 RULE = settings(max_examples=150, deadline=None)
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MARCH = datetime(2025, 3, 2, 12, tzinfo=UTC)
 HOUR_NS = DAY_NS // 24
 
 
@@ -130,6 +131,15 @@ RULES: dict[str, tuple[list[Dated], dict[str, int], list[str]]] = {
     "a keep rule stands against age": (
         of_days("2024-01-01", "2024-02-01", "2025-01-01", "2026-02-01"),
         {**MANY, "max_age_days": 30, "keep_yearly": 2}, [OLD, OLD, "keep_yearly", "newest keep_yearly"],
+    ),
+    "the example in the README": (
+        [
+            Dated(version(1), ns(MARCH), ns(MARCH + timedelta(days=39)), 41),
+            Dated(version(2), ns(MARCH + timedelta(days=39)), ns(MARCH + timedelta(days=43)), 45),
+            Dated(version(3), ns(MARCH + timedelta(days=43)), ns(MARCH + timedelta(days=110)), 100),
+        ],
+        {"max_versions_per_file": 100, "max_age_days": 30, "keep_monthly": 12, "keep_yearly": 5},
+        ["keep_monthly", OLD, "newest keep_monthly keep_yearly"],
     ),
     "no limit of numbers but 0 takes the newest": (
         of_days("2020-01-01"), {"max_versions_per_file": 0}, ["more than 0 versions"],
