@@ -66,4 +66,7 @@ def test_a_state_that_remembers_nothing_has_its_runs() -> None:
     state = State(connection)
     for start in (START_NS + 9, START_NS):
         state.begin_run(start, "full", "")
-    assert judge_clock(state, at(0, 0), False) is not None
+    for kept in (None, "", "{", "[1]", '["clocks",3]', 7):
+        if kept is not None:
+            state.set_setting("clocks", kept)
+        assert BEFORE in (judge_clock(state, at(0, 0), False) or ""), kept

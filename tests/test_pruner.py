@@ -322,6 +322,27 @@ def test_a_budget_s_table_holds_what_may_go_and_no_more() -> None:
     assert [v.number for v in world.versions(paths[2])] == [2]
 
 
+def test_what_was_deleted_is_the_latest_content_until_its_path_comes_back() -> None:
+    """The age of a version counts from the run that gave the path its next content, not from the deletion."""
+    rules = Retention(max_age_days=30)
+    world = World()
+    for days, deed in ((0, "store"), (1, "store"), (1, "delete"), (40, "store"), (1, "store"), (30, "touch")):
+        world.begin(days)
+        prospects = world.open(rules)
+        if deed == "store":
+            world.store(PATHS[0], 5)
+        else:
+            getattr(world, deed)(PATHS[0])
+        world.prune(rules, prospects)
+        if days == 40:
+            why = "not the latest for more than 30 days"
+            assert [reason for _, reason in world.taken] == [f"version 1: {why}"]
+        elif days == 30:
+            assert [reason for _, reason in world.taken] == [f"version 2: {why}"]
+        else:
+            assert not world.taken
+
+
 def test_a_deleted_path_goes_with_its_numbers_kept() -> None:
     """What lies in `_deleted/`, and its versions; the number of the content that went isn't given again, and
     the history still names it."""

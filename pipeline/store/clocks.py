@@ -8,6 +8,7 @@ remembers nothing (of an older program, or made anew) has the starts of its runs
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import msgspec
 
@@ -35,7 +36,6 @@ def judge_clock(state: State, now: Clocks, is_accepted: bool) -> str | None:
 
 
 def _known(state: State) -> Known:
-    kept = state.setting(_SETTING)
-    if kept is not None:
-        return msgspec.json.decode(kept, type=Known)
+    with suppress(msgspec.DecodeError, TypeError):  # nothing is kept, or nothing that can be
+        return msgspec.json.decode(state.setting(_SETTING), type=Known)
     return Known(None, state.execute("SELECT max(started_ns) FROM runs").fetchone()[0])
