@@ -17,6 +17,7 @@ from cut_short import run_cut_after
 from harness import Backup, Result
 from tampered_clock import DAY_S, shifted
 from trees import Link, Snapshot, difference, remove
+from watched import watched_backup, watching
 
 
 class Aged:
@@ -174,3 +175,24 @@ def test_a_prune_that_is_cut_is_finished_by_what_comes_next(tmp_path: Path, fini
         assert (cut.backup.export_bytes(), difference(tree, timeless(cut))) == (exported, "")
         operations += 1
     assert operations > 6
+
+
+@pytest.mark.slow
+def test_a_watch_applies_the_rules_in_each_of_its_runs(tmp_path: Path) -> None:
+    """Over a part as over everything, and numbers that were given back don't hide a version."""
+    settings = {"retention.keep_daily": 1, "retention.max_versions_per_file": 1, "watch.rescan_minutes": 0.1}
+    backup = watched_backup(tmp_path, settings)
+    backup.write({"text": "0\n", "other": "0\n"})
+    with watching(backup) as watched:
+        for number in range(1, 4):
+            backup.write({"text": f"{number}\n"})
+            watched.wait_until_idle(number + 1)
+        looks = len(watched.looks_at_everything())
+        watched.wait_for(lambda: len(watched.looks_at_everything()) > looks)
+        backup.write({"text": "4\n"})
+        watched.wait_for(lambda: (backup.root / "versions/text/v4.bak").exists())
+        watched.wait_until_idle()
+        watched.stop()
+    assert [run["retention"] for run in watched.runs] == [0, 0, 1, 1, 1]
+    assert [name for name in backup.names() if name.startswith("versions/")] == ["versions/text/v4.bak"]
+    backup.assert_all_well()
