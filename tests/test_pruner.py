@@ -51,10 +51,11 @@ class World:
         if plan.action is Action.RETENTION:
             self.taken.append((plan.path, plan.reason))
 
-    def store(self, path: bytes, size: int) -> None:
+    def store(self, path: bytes, size: int, kind: Kind = Kind.FILE) -> None:
         record, content = self.state.record(path), b"%d of %d" % (self.run, size)
         found = Stat(stat.S_IFREG | 0o644, 0, 0, 0, self.run, 1, size)
-        entry = Entry(path, Kind.FILE, found, content, None, False)
+        digest, target = (content, None) if kind == Kind.FILE else (None, content)
+        entry = Entry(path, kind, found, digest, target, False)
         self.write(planner.plan_entry(entry, Facts(record), self.context))
 
     def touch(self, path: bytes) -> None:
@@ -379,18 +380,14 @@ def test_a_deleted_path_goes_with_its_numbers_kept() -> None:
 def test_what_has_gone_from_deleted_paths_leaves_a_sound_state() -> None:
     """A file or link without a content of its own is no damage: after a cut, every row is looked at."""
     world = World()
-    world.begin(1)
-    for path, kind, target in (
-        (b"docs", Kind.FOLDER, None),
-        (PATHS[0], Kind.LINK, b"a"),
-        (PATHS[1], 0, None),
-    ):
-        digest = b"d" if kind == Kind.FILE else None
-        known = Record(path, kind, 0, 0, 0, 0, 0, 0, 1, digest, target, 0, None, 1, 0, 1, 0)
-        world.write(Plan(None, path, "", (), known))
-        if kind != Kind.FOLDER:
-            world.delete(path)
-            deleted = world.state.record(path)
-            assert deleted is not None
-            world.write(planner.plan_drop_deleted(deleted, "old", world.context))
+    for deed in ("store", "delete"):
+        world.begin(1)
+        for path, kind in zip(PATHS, (Kind.LINK, Kind.FILE), strict=False):
+            if deed == "store":
+                world.store(path, 5, kind)
+            else:
+                world.delete(path)
+                deleted = world.state.record(path)
+                assert deleted is not None and (deleted.digest or deleted.target)
+                world.write(planner.plan_drop_deleted(deleted, "old", world.context))
     assert list(unsound_rows(world.state, [b"docs"])) == []
