@@ -17,8 +17,9 @@ from pipeline.layout import SourcePlace
 from pipeline.model.errors import Problem
 from pipeline.model.message import Results, decode_results
 from pipeline.model.report import Counts
+from pipeline.retention import Rules as RetentionRules
 from pipeline.stages import digest
-from pipeline.stages.committer import Committer, Rules
+from pipeline.stages.committer import Committer, Retention, Rules
 from pipeline.stages.guard import Guard
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
@@ -82,17 +83,9 @@ def first_run(tree: Path, folder: Path) -> Iterator[Work]:
         barrier = Barrier(backup.root_handle)
         journal = Journal(state, staging, files, barrier, RUN, _refuse_problems, dry_run=False, inspect=True)
         committer = Committer(
-            journal,
-            state,
-            staging,
-            RUN,
-            Rules(1, 20),
-            Counts(),
-            PathSpool(folder),
-            PathSpool(folder),
-            Guard(state, 50, 0, True),
-            False,
-        )
+            journal, state, staging, RUN, Rules(1, False, Retention(RetentionRules(), None, None)), Counts(),
+            PathSpool(folder), PathSpool(folder), Guard(state, 50, 0, True), False, True,
+        )  # fmt: skip
         yield Work(backup, committer, journal, results)
         files.close()
 

@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 from pipeline.filters import Line, compile_pattern
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError
+from pipeline.retention import NotNegative, Override, Retention
 from pipeline.toml import toml_text
 
 HashAlgorithm = Literal["blake3", "sha256", "xxh3_128"]
@@ -31,7 +32,6 @@ Trust = Literal["content", "stat"]
 DuplicateAction = Literal["copy", "hardlink", "reflink"]
 WatchBackend = Literal["auto", "native", "polling"]
 NewlyExcluded = Literal["keep", "archive"]
-NotNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -46,10 +46,6 @@ class Detect(Struct, frozen=True, forbid_unknown_fields=True):
     """trust: read every file (`content`), or only what its `lstat` says may have changed (`stat`)."""
 
     trust: Trust = "content"
-
-
-class Retention(Struct, frozen=True, forbid_unknown_fields=True):
-    max_versions_per_file: NotNegative = 10
 
 
 class Duplicates(Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,11 +175,15 @@ _CHOICES = {
     "watch.backend": get_args(WatchBackend),
 }
 _SOURCE_EXAMPLE = 'source = [{ path = "data", name = "documents" }]'
+_OVERRIDE_EXAMPLE = 'retention.override = [{ pattern = "*.log", max_age_days = 7 }]'
+_LISTS: dict[str, type[Struct]] = {"source": _SourceTable, "retention.override": Override}
+"""Tables that may be there several times."""
 _EXAMPLES = {
     "sources": 'sources = ["data"]',
     "source": _SOURCE_EXAMPLE,
     "source.path": _SOURCE_EXAMPLE,
     "source.name": _SOURCE_EXAMPLE,
+    "retention.override": _OVERRIDE_EXAMPLE,
     "filters.exclude": 'filters.exclude = ["*.tmp", "cache/"]',
     "filters.include": 'filters.include = ["keep.tmp"]',
     "filters.exclude_larger_than": 'filters.exclude_larger_than = { "*.iso" = 4000000000 }',
@@ -279,7 +279,7 @@ def settings_of(config: Config) -> Iterator[tuple[str, object]]:
     for key in ("backup_root", "log_dir", "hash_algorithm", "durability"):
         yield key, getattr(config, key)
     for table in _TABLES:
-        for key, value in msgspec.structs.asdict(getattr(config, table)).items():
+        for key, value in msgspec.to_builtins(getattr(config, table)).items():
             yield f"{table}.{key}", value
 
 
@@ -340,7 +340,7 @@ def _fail_unknown(reader: _Reader, at: str, name: str) -> NoReturn:
     """The nearest known key: first among those of the same table, then of all tables."""
     table = re.sub(r"\[\d+\]", "", at)
     prefix = f"{table}." if table else ""
-    siblings = _TABLES.get(table, _SourceTable if table else _Document).__struct_fields__
+    siblings = {**_TABLES, **_LISTS}.get(table, _Document).__struct_fields__
     names = {
         field: f"{table}.{field}" for table, struct in _TABLES.items() for field in struct.__struct_fields__
     }
@@ -422,6 +422,8 @@ def _example(key: str) -> str:
     """A right line for a known key, made from its default; for a table, for its first key."""
     if key in _EXAMPLES:
         return _EXAMPLES[key]
+    if key.startswith("retention.override."):
+        return _OVERRIDE_EXAMPLE
     if key in _TABLES:
         return _example(f"{key}.{_TABLES[key].__struct_fields__[0]}")
     table, _, name = key.rpartition(".")

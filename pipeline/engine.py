@@ -17,13 +17,11 @@ from functools import partial
 from multiprocessing.context import ForkServerContext
 from typing import NamedTuple
 
-import orjson
-
 from pipeline import sources
+from pipeline.clock import Clocks
 from pipeline.config import Config
 from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity
-from pipeline.model.plan import Action, Plan
-from pipeline.model.report import Counts, Excluded, Monitor, Progress, RunInfo, Summary
+from pipeline.model.report import Monitor, RunInfo, Summary
 from pipeline.model.scope import EVERYTHING, Scope
 from pipeline.pool.children import Station
 from pipeline.pool.collecting import collect_seldom
@@ -33,7 +31,7 @@ from pipeline.pool.line import Line
 from pipeline.pool.reserve import Reserve
 from pipeline.sources import Resolved
 from pipeline.stages import digest
-from pipeline.stages.committer import Committer, Rules
+from pipeline.stages.committer import Committer, Retention, Rules
 from pipeline.stages.guard import Guard
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.recovery import recover
@@ -41,17 +39,19 @@ from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.stages.space import shortage
 from pipeline.store import calls
-from pipeline.store.backup import Backup, open_backup, open_scratch
+from pipeline.store.backup import Backup, open_backup, open_scratch, refuse_missing
+from pipeline.store.clocks import judge_clock, read_clocks
 from pipeline.store.files import StoredFiles
-from pipeline.store.journal import Barrier, Event, Journal
+from pipeline.store.journal import Barrier, Journal
 from pipeline.store.places import write_note
+from pipeline.store.prospects import Prospects
 from pipeline.store.sharing import Sharing
 from pipeline.store.spool import PathSpool
 from pipeline.store.staging import Staging
 from pipeline.store.state import translated_errors
-from pipeline.store.system import backup_side_errors, boot_id
+from pipeline.store.system import backup_side_errors
+from pipeline.telling import Telling
 
-PROGRESS_S = 0.2
 COMPLETE = ("ok", "warnings")
 
 
@@ -60,12 +60,16 @@ class Task(NamedTuple):
 
     only_if_needed: where there is nothing to do, the run leaves no trace: no number, no log.
     reserve: where the workers come from and go back to, if they are to be kept.
+    only_prunes: no source is looked at; what the state alone decides is done.
+    accepts_clock: a person says that the clock is right.
     """
 
     dry_run: bool = False
     scope: Scope = EVERYTHING
     only_if_needed: bool = False
     reserve: Reserve | None = None
+    only_prunes: bool = False
+    accepts_clock: bool = False
 
 
 def run(config: Config, monitor: Monitor, task: Task, stop: Callable[[], bool]) -> Summary:
@@ -73,15 +77,18 @@ def run(config: Config, monitor: Monitor, task: Task, stop: Callable[[], bool]) 
 
     Raises PipelineError. `monitor.finished` has been called whenever `monitor.started` was.
     """
-    started_ns = time.time_ns()
-    # Before anything is opened: children inherit nothing.
-    context = task.reserve.context if task.reserve is not None else start_fork_server(*BACKING_UP)
-    resolved = sources.resolve(config)
+    clocks = read_clocks()
+    context, resolved, root = None, [], config.backup_root
+    if task.only_prunes:
+        refuse_missing(root)
+    else:
+        # Before anything is opened: children inherit nothing.
+        context = task.reserve.context if task.reserve is not None else start_fork_server(*BACKING_UP)
+        resolved = sources.resolve(config)
     sources.check_places(config, resolved)
-    root = config.backup_root
-    opened = open_scratch(root) if task.dry_run else open_backup(root, started_ns)
+    opened = open_scratch(root) if task.dry_run else open_backup(root, clocks.wall_ns)
     with opened as backup, ExitStack() as cleanup:
-        return _Run(config, backup, monitor, task, stop, started_ns, cleanup).execute(context, resolved)
+        return _Run(config, backup, monitor, task, stop, clocks, cleanup).execute(context, resolved)
 
 
 class _Run:
@@ -94,7 +101,7 @@ class _Run:
         monitor: Monitor,
         task: Task,
         stop: Callable[[], bool],
-        started_ns: int,
+        clocks: Clocks,
         cleanup: ExitStack,
     ) -> None:
         self._config = config
@@ -104,17 +111,14 @@ class _Run:
         self._task = task
         self._dry_run = task.dry_run
         self._stop = stop
-        self._started_ns = started_ns
+        self._clocks = clocks
+        self._rules = config.retention.rules
         self._cleanup = cleanup
         self._began_s = time.monotonic()
-        self._counts = Counts()
-        self._boot = boot_id()
-        self._progress_s = 0.0
-        self._is_told = False
         self._wants_skips = monitor.wants_skips and not task.only_if_needed
         self._absent: tuple[bytes, ...] = ()
 
-    def execute(self, context: ForkServerContext, resolved: list[Resolved]) -> Summary:
+    def execute(self, context: ForkServerContext | None, resolved: list[Resolved]) -> Summary:
         """Refuse what can't be right, recover, begin, back up, end."""
         collect_seldom()
         sources.check_algorithm(self._config, self._state)
@@ -123,30 +127,39 @@ class _Run:
         last = self._state.last_run()
         was_cut = last is not None and last[1] not in COMPLETE
         self._known = self._known_figures(was_cut)
-        percent, is_full = self._config.safety.max_delete_percent, self._task.scope.is_everything
+        task = self._task
+        percent, is_full = self._config.safety.max_delete_percent, task.scope.is_everything
         self._guard = Guard(self._state, percent, self._known[0], is_full)
-        number = self._state.begin_run(self._started_ns, self._config.durability, self._boot)
-        if not self._task.only_if_needed:
+        self._doubt = judge_clock(self._state, self._clocks, task.accepts_clock)
+        number = self._state.begin_run(self._clocks.wall_ns, self._config.durability, self._clocks.boot_id)
+        self._prospects = self._open_prospects(number)
+        if not task.only_if_needed:
             self._state.commit()  # a cut run keeps its number
         if not self._dry_run:
             with backup_side_errors():
                 write_note(self._backup.state_path.parent, self._state.sources())
-        self._info = RunInfo(number, self._started_ns, self._dry_run)
+        info = RunInfo(number, self._clocks.wall_ns, self._dry_run)
+        self._telling = Telling(self._monitor, self._state, info, self._known, self._wants_skips)
         try:
-            if was_cut or not self._task.only_if_needed:
-                self._tell_start()  # that a cut run is settled is to be seen, too
+            if was_cut or not task.only_if_needed:
+                self._telling.begin()  # that a cut run is settled is to be seen, too
             for problem in problems:
-                self._emit(problem)
+                self._telling.event(problem)
+            if self._doubt is not None and self._rules.asks_the_time and task.scope.is_everything:
+                self._telling.event(Problem(Severity.WARNING, None, self._doubt))
             # Whoever is told of the end has to know why, so what SQLite says is put into our words before.
             with translated_errors():
-                status = self._back_up(context, self._scan_setup(roots, resolved), number, was_cut)
+                if context is None:
+                    status = self._prune(number, was_cut)
+                else:
+                    status = self._back_up(context, self._scan_setup(roots, resolved), number, was_cut)
         except BaseException as error:
             self._state.rollback()
             self._give_back_space()
             self._tell_failure(number, error)
             raise
-        summary = self._summary(number if self._is_told else None, status)
-        if self._is_told:
+        summary = self._summary(number if self._telling.has_begun else None, status)
+        if self._telling.has_begun:
             self._monitor.finished(summary)
         return summary
 
@@ -162,11 +175,11 @@ class _Run:
 
     def _tell_failure(self, number: int, error: BaseException) -> None:
         """The monitor hears of the end; if telling it fails too, the first error is the one to know."""
-        if not self._is_told:
+        if not self._telling.has_begun:
             return
         with suppress(PipelineError):
             if isinstance(error, PipelineError):
-                self._emit(Problem(Severity.ERROR, None, error.one_line))
+                self._telling.event(Problem(Severity.ERROR, None, error.one_line))
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             self._monitor.finished(self._summary(number, status))
 
@@ -192,7 +205,7 @@ class _Run:
         self._looks_at_stored = not (self._dry_run and self._state.intents())
         if self._dry_run:
             return []
-        return recover(self._state, self._files, self._staging, self._barrier, self._boot)
+        return recover(self._state, self._files, self._staging, self._barrier, self._clocks.boot_id)
 
     def _known_figures(self, was_cut: bool) -> tuple[int, int]:
         """Files and links, and their bytes, by the state. The figures of a cut run are counted anew."""
@@ -200,6 +213,11 @@ class _Run:
         if was_cut or kept is None:
             return self._state.figures()
         return int(kept), int(self._state.setting("present_bytes"))
+
+    def _open_prospects(self, number: int) -> Prospects | None:
+        if self._rules.only_counts:
+            return None
+        return Prospects(self._state, number, self._rules.text(), bool(self._rules.max_bytes))
 
     # -- the line -----------------------------------------------------------------------------------------
 
@@ -214,12 +232,20 @@ class _Run:
                 if results is not None:
                     committer.take(results)
                 journal.close_if_old()
-                self._show_progress(line)
+                self._telling.progress(line)
                 if interrupted := self._stop():
                     break
+        return self._conclude(journal, committer, number, interrupted)
+
+    def _prune(self, number: int, was_cut: bool) -> str:
+        """What comes after a scan that has found nothing missing."""
+        journal = self._journal(number)
+        return self._conclude(journal, self._committer(journal, number, was_cut), number, False)
+
+    def _conclude(self, journal: Journal, committer: Committer, number: int, interrupted: bool) -> str:
         if not interrupted:
             for _ in committer.conclude():
-                self._show_progress(None)
+                self._telling.progress(None)
                 if interrupted := self._stop():
                     break
         journal.close_group()
@@ -249,7 +275,7 @@ class _Run:
             known_bytes = self._known[1] if has_completed else None
             problem = shortage(scan, self._backup.root, known_bytes, self._stop)
         if problem is not None:
-            self._emit(problem)
+            self._telling.event(problem)
 
     def _line(self, context: ForkServerContext, scan: ScanSetup, number: int) -> Line:
         config, backup = self._config, self._backup
@@ -273,7 +299,7 @@ class _Run:
             self._files,
             self._before_commit,
             number,
-            self._emit,
+            self._telling.event,
             self._dry_run,
             self._looks_at_stored,
             self._sharing(),
@@ -287,8 +313,8 @@ class _Run:
 
     def _before_commit(self) -> None:
         """A group that changes something is about to count: there is a log by now, and its bytes are safe."""
-        if not self._is_told:
-            self._tell_start()
+        if not self._telling.has_begun:
+            self._telling.begin()
         if self._config.durability == "full":  # else the order is enough, and the run ends with one sync
             self._barrier()
 
@@ -299,15 +325,16 @@ class _Run:
             missing, excluded = PathSpool(own_folder), PathSpool(own_folder)
         self._cleanup.callback(missing.close)
         self._cleanup.callback(excluded.close)
-        shares = config.duplicates.action != "copy"
-        rules = Rules(config.duplicates.min_size, config.retention.max_versions_per_file, shares)
+        now_ns = self._clocks.wall_ns if self._doubt is None else None
+        retention = Retention(self._rules, self._prospects, now_ns)
+        rules = Rules(config.duplicates.min_size, config.duplicates.action != "copy", retention)
         return Committer(
             journal,
             self._state,
             None if self._dry_run else self._staging,
             number,
             rules,
-            self._counts,
+            self._telling.counts,
             missing,
             excluded,
             self._guard,
@@ -323,14 +350,17 @@ class _Run:
         files, size_bytes = self._known
         self._state.set_setting("present_files", files + committer.present_files)
         self._state.set_setting("present_bytes", size_bytes + committer.present_bytes)
-        last = number if self._is_told else number - 1
-        self._guard.keep(last, files + committer.present_files, interrupted)
-        status = "interrupted" if interrupted else self._status()
+        last = number if self._telling.has_begun else number - 1
+        if not self._task.only_prunes:  # it has looked at no source
+            self._guard.keep(last, files + committer.present_files, interrupted)
+        if self._prospects is not None:
+            self._prospects.keep(last)
+        status = "interrupted" if interrupted else self._telling.status()
         if not self._dry_run and self._config.durability == "fast":
             self._only_barrier(number)
         journal.settle()
-        if self._is_told:
-            self._state.end_run(number, time.time_ns(), status, self._counts_as_json())
+        if self._telling.has_begun:
+            self._state.end_run(number, time.time_ns(), status, self._telling.counts_as_json())
         else:
             self._state.forget_run(number)
         self._state.commit()
@@ -350,75 +380,9 @@ class _Run:
             self._state.commit()
             raise
 
-    def _status(self) -> str:
-        return "warnings" if self._counts.warnings or self._counts.errors else "ok"
-
-    def _counts_as_json(self) -> str:
-        counts = self._counts
-        figures = {action.lower(): counts.by_action[action] for action in Action}
-        figures |= {"files": counts.files, "warnings": counts.warnings, "errors": counts.errors}
-        figures |= {"bytes_read": counts.bytes_read, "bytes_stored": counts.bytes_stored}
-        return orjson.dumps(figures).decode()
-
     def _summary(self, number: int | None, status: str) -> Summary:
         seconds = time.monotonic() - self._began_s
-        return Summary(number, status, self._counts, seconds, self._dry_run, self._absent)
-
-    # -- reporting ----------------------------------------------------------------------------------------
-
-    def _tell_start(self) -> None:
-        """Of a run that leaves no trace where nothing is to be done: as soon as something was."""
-        self._is_told = True
-        self._monitor.started(self._info)
-
-    def _emit(self, event: Event) -> None:
-        """What the journal has carried out, in plan order."""
-        if not self._is_told and _is_worth_telling(event):
-            self._state.commit()  # so that log and state agree on the number; no group is open here
-            self._tell_start()
-        if isinstance(event, Plan):
-            if event.action is Action.SKIP:
-                self._counts.by_action[Action.SKIP] += 1
-                self._skipped(event.path)
-            else:
-                if event.action is not None:
-                    self._counts.by_action[event.action] += 1
-                self._monitor.acted(event)
-        elif isinstance(event, Problem):
-            if event.severity is Severity.WARNING:
-                self._counts.warnings += 1
-            else:
-                self._counts.errors += 1
-            self._monitor.problem(event)
-        elif isinstance(event, Excluded):
-            self._monitor.excluded(event)
-        else:
-            self._skipped(event)
-
-    def _skipped(self, path: bytes) -> None:
-        if self._wants_skips:
-            self._monitor.skipped(path)
-
-    def _show_progress(self, line: Line | None) -> None:
-        now_s = time.monotonic()
-        if now_s - self._progress_s < PROGRESS_S:
-            return
-        self._progress_s = now_s
-        scan_ended = line is None or line.walk_has_ended
-        self._monitor.progress(
-            Progress(
-                files_found=line.files_found if line is not None else self._counts.files,
-                files_done=self._counts.files,
-                files_total=line.files_found if line is not None and scan_ended else self._known[0] or None,
-                bytes_done=self._counts.bytes_read + (line.bytes_in_progress if line is not None else 0),
-                bytes_total=self._known[1] or None,
-                actions=self._counts.actions,
-                elapsed_s=now_s - self._began_s,
-                phase="finishing" if line is None else "hashing" if scan_ended else "scanning",
-            )
+        only_prunes = self._task.only_prunes
+        return Summary(
+            number, status, self._telling.counts, seconds, self._dry_run, self._absent, only_prunes
         )
-
-
-def _is_worth_telling(event: Event) -> bool:
-    """Whether a run that has done no more than this leaves a trace."""
-    return isinstance(event, Problem) or (isinstance(event, Plan) and not event.is_silent)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from harness import REPOSITORY, TIME_LIMIT_S, Backup, environment
 
@@ -32,7 +33,9 @@ main()
 """
 
 
-def run_cut_after(backup: Backup, operations: int) -> bool:
+def run_cut_after(
+    backup: Backup, operations: int, command: str = "run", variables: Mapping[str, str] | None = None
+) -> bool:
     """Run and end before the next file operation. Whether there was one more."""
     backup._exported = None
     words = [
@@ -40,13 +43,18 @@ def run_cut_after(backup: Backup, operations: int) -> bool:
         "-c",
         _PROGRAM,
         str(operations),
-        "run",
+        command,
         "--config",
         str(backup.config),
         "--quiet",
     ]
     process = subprocess.run(
-        words, cwd=REPOSITORY, env=environment(), capture_output=True, timeout=TIME_LIMIT_S, text=True
+        words,
+        cwd=REPOSITORY,
+        env=environment(variables),
+        capture_output=True,
+        timeout=TIME_LIMIT_S,
+        text=True,
     )
     assert process.returncode in (0, EXIT), process.stdout + process.stderr
     return process.returncode == EXIT

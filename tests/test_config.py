@@ -35,6 +35,14 @@ def test_defaults(tmp_path: Path) -> None:
         "durability": "full",
         "detect.trust": "content",
         "retention.max_versions_per_file": 10,
+        "retention.max_age_days": 0,
+        "retention.keep_daily": 0,
+        "retention.keep_weekly": 0,
+        "retention.keep_monthly": 0,
+        "retention.keep_yearly": 0,
+        "retention.deleted_max_age_days": 0,
+        "retention.max_versions_bytes": 0,
+        "retention.override": (),
         "duplicates.action": "copy",
         "duplicates.min_size": 1,
         "filters.exclude": (),
@@ -133,6 +141,7 @@ def test_set_sources_take_the_place_of_the_files(tmp_path: Path, text: str, sett
 
 
 GOOD = 'sources = ["data"]\n'
+OVERRIDE = 'retention.override = [{ pattern = "*.log", max_age_days = 7 }]'
 MISTAKES = [
     # text, key, words in what is wrong, example
     ("", "sources", "missing", 'sources = ["data"]'),
@@ -218,6 +227,33 @@ MISTAKES = [
         "watch.debounce_seconds",
         "not inf",
         "watch.debounce_seconds = 1.0",
+    ),
+    (
+        GOOD + "retention.override = [{ max_age_days = 1 }]",
+        "retention.override[0].pattern",
+        "is missing",
+        OVERRIDE,
+    ),
+    (
+        GOOD + 'retention.override = [{ pattern = "a", keep_dayly = 1 }]',
+        "retention.override[0].keep_dayly",
+        "did you mean retention.override.keep_daily?",
+        OVERRIDE,
+    ),
+    (
+        GOOD + 'retention.override = [{ pattern = "a" }]',
+        "retention.override[0]",
+        'sets no number: {pattern = "a"}',
+        OVERRIDE,
+    ),
+    *(
+        (
+            GOOD + f'retention.override = [{{ pattern = "{pattern}", max_age_days = 1 }}]',
+            "retention.override[0]",
+            "its pattern matches nothing",
+            OVERRIDE,
+        )
+        for pattern in ("", "# a", "!a")
     ),
     (GOOD + 'log.skips = "yes"', "log.skips", 'true or false, not "yes"', "log.skips = false"),
     (GOOD + 'backup_root = ""', "backup_root", 'not ""', 'backup_root = "backup"'),

@@ -18,6 +18,7 @@ from pipeline.store.schema import SCHEMA, SCHEMA_VERSION
 SINCE_1 = {
     "files": ("links", "attributes", "linked_to"),
     "history": ("attributes", "linked_to", "links"),
+    "versions": ("ended_why",),
 }
 
 

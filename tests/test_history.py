@@ -12,7 +12,7 @@ from with_past import ODD, ODD_SHOWN
 
 KEYS = {
     "type", "n", "kind", "size", "digest", "target", "mode", "mtime_ns", "uid", "gid", "from_run", "to_run",
-    "from_time", "stored_at", "pinned", "pruned_by", "lost", "current", "deleted",
+    "from_time", "stored_at", "pinned", "pruned_by", "pruned_why", "lost", "current", "deleted",
 }  # fmt: skip
 
 

@@ -336,14 +336,19 @@ AFTER: dict[str, After] = {
         version(3, VersionStatus.LOST), "again",
     ),
     "retention": After(
-        planner.plan_retention(record(), version(1), 1, CONTEXT), Action.RETENTION,
+        planner.plan_retention(record(), version(1), "more than 1 versions", CONTEXT), Action.RETENTION,
         "version 1: more than 1 versions", (DeleteVersion(b"versions/a/v1.bak", None),), {"kept_versions": 1},
-        version(1, VersionStatus.PRUNED),
+        version(1, VersionStatus.PRUNED, ended_why="more than 1 versions"),
     ),
     "retention of the highest": After(
-        planner.plan_retention(record(), version(2), 0, CONTEXT), Action.RETENTION,
+        planner.plan_retention(record(), version(2), "more than 0 versions", CONTEXT), Action.RETENTION,
         "version 2: more than 0 versions", (DeleteVersion(b"versions/a/v2.bak", b"versions/a/v2.pruned"),),
-        {"kept_versions": 1}, version(2, VersionStatus.PRUNED),
+        {"kept_versions": 1}, version(2, VersionStatus.PRUNED, ended_why="more than 0 versions"),
+    ),
+    "drop what was deleted": After(
+        planner.plan_drop_deleted(record(area=DELETED), "old", CONTEXT), Action.RETENTION, "old",
+        (DeleteVersion(DEL, b"versions/a/v3.pruned"),), LOST,
+        version(3, VersionStatus.PRUNED, ended_why="old"),
     ),
 }  # fmt: skip
 

@@ -67,8 +67,8 @@ class Stored:
         with closing(sqlite3.connect(self.path)) as connection, connection:
             connection.execute(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * 20)})", row)
             for number in range(1, versions + 1):
-                version = (path, number, 0, 1, b"\1" * 32, None, 0, 0, 0, None)
-                connection.execute(f"INSERT OR REPLACE INTO versions VALUES ({', '.join('?' * 10)})", version)
+                version = (path, number, 0, 1, b"\1" * 32, None, 0, 0, 0, None, None)
+                connection.execute(f"INSERT OR REPLACE INTO versions VALUES ({', '.join('?' * 11)})", version)
         self.contents += (1 + versions) if name else 0
 
     def next_part(self, limit: int) -> list[tuple[bytes, int]]:

@@ -172,7 +172,7 @@ class VersionStatus(IntEnum):
 class Version(NamedTuple):
     """An older content of a path, in column order of the state's table.
 
-    ended_run: the run that pruned it or found it lost.
+    ended_run: the run that pruned it or found it lost. ended_why: the rule that took it, in words.
     """
 
     path: bytes
@@ -185,6 +185,7 @@ class Version(NamedTuple):
     pinned: int
     status: int
     ended_run: int | None
+    ended_why: str | None = None
 
 
 class Held(NamedTuple):

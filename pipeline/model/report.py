@@ -62,6 +62,7 @@ class Summary(NamedTuple):
     nothing to do for one that leaves no trace then.
 
     absent: paths that are missing, but are not to count as deleted yet (`model.scope`).
+    only_prunes: no source was looked at.
     """
 
     run: int | None
@@ -70,6 +71,7 @@ class Summary(NamedTuple):
     seconds: float
     dry_run: bool = False
     absent: tuple[bytes, ...] = ()
+    only_prunes: bool = False
 
 
 class Excluded(NamedTuple):

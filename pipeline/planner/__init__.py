@@ -10,6 +10,7 @@ content is archived before its name is given away (promise 1); a new name is mad
 from pipeline.planner.afterwards import (
     plan_clear_folder,
     plan_delete,
+    plan_drop_deleted,
     plan_forget,
     plan_make_way,
     plan_names,
@@ -28,6 +29,7 @@ __all__ = [
     "metadata_difference",
     "plan_clear_folder",
     "plan_delete",
+    "plan_drop_deleted",
     "plan_entry",
     "plan_forget",
     "plan_make_way",

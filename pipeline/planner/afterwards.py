@@ -90,14 +90,27 @@ def plan_forget(record: Record, damage: str, context: Context) -> Plan:
     return Plan(None, record.path, "forgotten", (), new, record, record.is_present, version, None, warning)
 
 
-def plan_retention(record: Record, version: Version, limit: int, context: Context) -> Plan:
-    """A version beyond the limit goes; a mark stays where its number could be used again."""
+def plan_retention(record: Record, version: Version, why: str, context: Context) -> Plan:
+    """A version that a rule takes goes; a mark stays where its number could be used again. why: the rule."""
     relative = treepath.relative(record.path)
     at = layout.version(context.place, relative, version.number)
     is_highest = version.number == record.number - 1
     mark = layout.version(context.place, relative, version.number, b"pruned") if is_highest else None
-    pruned = version._replace(status=VersionStatus.PRUNED, ended_run=context.run)
+    pruned = version._replace(status=VersionStatus.PRUNED, ended_run=context.run, ended_why=why)
     new = record._replace(kept_versions=record.kept_versions - 1)
-    reason = f"version {version.number}: more than {limit} versions"
+    reason = f"version {version.number}: {why}"
     step = DeleteVersion(at, mark)
     return Plan(Action.RETENTION, record.path, reason, (step,), new, record, False, pruned, at)
+
+
+def plan_drop_deleted(record: Record, why: str, context: Context) -> Plan:
+    """What lies in `_deleted/` goes. Its content keeps its number, as a version that was taken, so that the
+    path's history stays true; a mark beside the versions stays, since the number is the highest."""
+    at = stored_at(record, context.place)
+    assert at is not None, "only what is stored can go"
+    mark = layout.version(context.place, treepath.relative(record.path), record.number, b"pruned")
+    counted, version, _ = retire(record, context, None)
+    pruned = version._replace(status=VersionStatus.PRUNED, ended_run=context.run, ended_why=why)
+    new = record._replace(number=counted.number, digest=None, target=None)
+    step = DeleteVersion(at, mark)
+    return Plan(Action.RETENTION, record.path, why, (step,), new, record, False, pruned, at)

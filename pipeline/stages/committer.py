@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pipeline import planner, retention
+from pipeline import planner
 from pipeline.model import message, treepath
 from pipeline.model.errors import BackupSideError, Problem, Severity
 from pipeline.model.message import Results
@@ -19,9 +19,12 @@ from pipeline.model.plan import Action, Plan, Store
 from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, NAMES_MASK, Area, Entry, Kind, Record, Stat
 from pipeline.model.report import Counts, Excluded
 from pipeline.planner import Context, Facts
+from pipeline.retention import Rules as RetentionRules
 from pipeline.stages.guard import Guard
+from pipeline.stages.pruner import Pruner
 from pipeline.store.journal import Journal
 from pipeline.store.operation import Identity, Place
+from pipeline.store.prospects import Prospects
 from pipeline.store.spool import PathSpool
 from pipeline.store.staging import Damaged, Staged, Staging
 from pipeline.store.state import State
@@ -31,12 +34,21 @@ MOST_ABSENT = 20_000
 _NAMES_DUE = "names_due"
 
 
+class Retention(NamedTuple):
+    """What the pruner goes by (`stages.pruner`)."""
+
+    rules: RetentionRules
+    prospects: Prospects | None
+    now_ns: int | None
+
+
 class Rules(NamedTuple):
-    """The part of the configuration that decisions depend on."""
+    """What decisions depend on besides what was found. min_duplicate_size: smaller files are never
+    duplicates. duplicates_share: whether they may share what is stored."""
 
     min_duplicate_size: int
-    max_versions: int
-    duplicates_share: bool = False
+    duplicates_share: bool
+    retention: Retention
 
 
 class Committer:
@@ -62,6 +74,10 @@ class Committer:
         # Of all sources ever configured: promotions and retention go by the state.
         self._contexts = {name: Context(place, run) for name, place in state.places().items()}
         self._rules = rules
+        by, prospects, now_ns = rules.retention
+        self._pruner = Pruner(
+            state, prospects, by, self._contexts, now_ns, self._execute, journal.close_group
+        )
         self._counts = counts
         self._missing = missing
         self._excluded = excluded
@@ -284,7 +300,7 @@ class Committer:
             yield from self._find_names()
             self._journal.close_group()
         self._state.set_setting(_NAMES_DUE, int(self._names_due and not self._finds_names))
-        yield from self._apply_retention()
+        yield from self._pruner.apply()
         self._journal.close_group()
 
     def _delete_missing(self) -> Iterator[None]:
@@ -356,17 +372,6 @@ class Committer:
                 if record.linked_to != linked_to:
                     self._execute(planner.plan_names(record, linked_to, self._context(record.path)))
             yield
-
-    def _apply_retention(self) -> Iterator[None]:
-        limit, after = self._rules.max_versions, b""
-        while crowded := self._state.with_more_versions(limit, after):
-            for record in crowded:
-                for version in retention.expired(self._state.versions(record.path), limit):
-                    plan = planner.plan_retention(record, version, limit, self._context(record.path))
-                    self._execute(plan)
-                    record = plan.record
-                yield
-            after = crowded[-1].path
 
     def forget(self, lost: Iterable[Place]) -> None:
         """Contents that were to get a name and are nowhere: forgotten, so that the next run stores them."""

@@ -140,6 +140,12 @@ def open_scratch(root: Path) -> Iterator[Backup]:
         yield Backup(root.resolve(), state, path)
 
 
+def refuse_missing(root: Path) -> None:
+    """For what needs a backup that is there: opening one for writing would begin it."""
+    if not (root / os.fsdecode(OWN_FOLDER) / STATE_NAME).is_file():
+        raise StateError(f"there is no state in {root}", REBUILD_ADVICE)
+
+
 def _open(cleanup: ExitStack, name: bytes, parent: int | None) -> int:
     handle = calls.open(name, FOLDER_FLAGS, dir_fd=parent)
     cleanup.callback(calls.close, handle)

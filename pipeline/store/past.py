@@ -153,6 +153,22 @@ def runs(state: Readable) -> list[RunRow]:
     return [RunRow._make(row) for row in state.execute(query).fetchall()]
 
 
+def first_runs(state: Readable, record: Record) -> dict[int, int]:
+    """By the numbers of a path's contents, the first run that had each, as far as the history knows it. Its
+    latest one is always there: since the run that made it, or that deleted it."""
+    query = "SELECT number, min(from_run) FROM history WHERE path = ? GROUP BY number"
+    found: dict[int, int] = dict(state.execute(query, (record.path,)).fetchall())
+    found.setdefault(record.number, record.since_run)
+    return found
+
+
+def start_of(state: Readable, run: int) -> int:
+    """When a run began, in nanoseconds since 1970. One that left no trace counts as the next that did."""
+    query = "SELECT started_ns FROM runs WHERE number >= ? ORDER BY number LIMIT 1"
+    found = state.execute(query, (run,)).fetchall()
+    return int(found[0][0]) if found else NOW
+
+
 def read_stored(state: Readable, low: bytes, high: bytes) -> Iterator[tuple[Held | None, list[Version]]]:
     """Each path with low < path < high: its latest state if anything of it is stored, and its kept versions.
 

@@ -34,13 +34,14 @@ _TABLES = (
     "settings", "sources", "runs", "files", "history", "versions", "intents", "attributes", "owners",
 )  # fmt: skip
 _FIELDS = ", ".join("?" * len(Record._fields))
+_VERSION_FIELDS = ", ".join("?" * len(Version._fields))
 _FILE = f"kind = {Kind.FILE:d}"
 
 _FINISH = (
     # 1. pins; a marker whose version is gone still keeps its number from being used again
     "UPDATE versions SET pinned = 1 WHERE (path, number) IN (SELECT path, number FROM pins)",
     f"INSERT OR IGNORE INTO versions SELECT path, number, {Kind.FILE:d}, 0, NULL, NULL, 0, 1,"
-    f" {VersionStatus.LOST:d}, :run FROM pins",
+    f" {VersionStatus.LOST:d}, :run, NULL FROM pins",
     # 2. a path of which only versions are left
     f"INSERT OR IGNORE INTO files SELECT DISTINCT path, {Kind.FILE:d}, 0, 0, 0, 0, 0, 0, 0, NULL, NULL,"
     f" {Area.DELETED:d}, NULL, 1, 0, :run, 0, -1, NULL, NULL FROM versions",
@@ -126,7 +127,7 @@ class NewState:
     def add_version(self, version: Version) -> None:
         """A content or a marker that keeps its number; a content counts more."""
         keep = "REPLACE" if version.status == VersionStatus.KEPT else "INSERT OR IGNORE"
-        self._connection.execute(f"{keep} INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", version)
+        self._connection.execute(f"{keep} INTO versions VALUES ({_VERSION_FIELDS})", version)
 
     def pin(self, path: bytes, number: int) -> None:
         self._connection.execute("INSERT INTO pins VALUES (?, ?)", (path, number))

@@ -6,7 +6,7 @@ as if that had been done. Fails with SQLite's errors.
 
 | form | what it added |
 |------|---------------|
-| 2    | extended attributes, hard links, the names of owners |
+| 2    | extended attributes, hard links, the names of owners, the rules that took versions |
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CREATE TABLE history (
 CREATE TABLE versions (
     path BLOB NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB,
     target BLOB, mtime_ns INTEGER NOT NULL, pinned INTEGER NOT NULL, status INTEGER NOT NULL,
-    ended_run INTEGER, PRIMARY KEY (path, number)) WITHOUT ROWID;
+    ended_run INTEGER, ended_why TEXT, PRIMARY KEY (path, number)) WITHOUT ROWID;
 CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operation BLOB NOT NULL);
 CREATE TABLE attributes (identity BLOB PRIMARY KEY, packed BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE owners (
@@ -58,6 +58,7 @@ _COLUMNS_SINCE_1 = (
     ("history", "attributes BLOB"),
     ("history", "linked_to BLOB"),
     ("history", "links INTEGER NOT NULL DEFAULT -1"),
+    ("versions", "ended_why TEXT"),
 )
 _TABLES_SINCE_1 = ("files_names", "attributes", "owners")
 """And indexes: what they are called where they are created."""
@@ -66,6 +67,7 @@ _SEEN_FROM_1 = """
 CREATE TEMP VIEW files AS SELECT *, -1 AS links, NULL AS attributes, NULL AS linked_to FROM main.files;
 CREATE TEMP VIEW history AS SELECT *, NULL AS attributes, NULL AS linked_to, -1 AS links
     FROM main.history;
+CREATE TEMP VIEW versions AS SELECT *, NULL AS ended_why FROM main.versions;
 CREATE TEMP TABLE attributes (identity BLOB, packed BLOB);
 CREATE TEMP TABLE owners (is_group INTEGER, id INTEGER, name TEXT);
 """

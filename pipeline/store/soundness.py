@@ -22,7 +22,9 @@ _LAST_OWNER = (1 << 32) - 2
 _NO_PATH = "the state has a path here that can't be one; refused"
 _NO_FIELDS = "the state says something of this path that can't be; refused"
 _PIECE = 2_000
-_WITH_ATTRIBUTES = "SELECT path FROM files WHERE attributes = ?1 UNION SELECT path FROM history WHERE attributes = ?1 LIMIT 1"
+_WITH_ATTRIBUTES = """
+    SELECT path FROM files WHERE attributes = ?1
+    UNION SELECT path FROM history WHERE attributes = ?1 LIMIT 1"""
 
 
 class Soundness:
@@ -54,7 +56,7 @@ class Soundness:
             or size < 0
             or number < 1
             or (kind == _FILE and (type(digest) is not bytes or target is not None) and held.is_within_reach)
-            or (kind == _LINK and not _can_be_target(target))
+            or (kind == _LINK and not _can_be_target(target) and (target is not None or held.is_within_reach))
             or (kind == _FOLDER and not digest is target is None)
             or not (packed is None or type(packed) is bytes)
             or not (linked_to is None or (type(linked_to) is bytes and treepath.is_valid(linked_to)))

@@ -12,7 +12,7 @@ Fails with SQLite's own errors, which `translated_errors` turns into `StateError
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,8 @@ REBUILD_ADVICE = (
     " otherwise `python -m pipeline rebuild` makes a new one from the files."
 )
 
+RETENTION_RULES = "retention_rules"
+"""The setting by which `store.prospects` knows that nothing has escaped it."""
 _INTENTS_PER_ROW = 64
 _ASKED_AT_ONCE = 64
 
@@ -100,6 +102,8 @@ class State:
         self._unwritten: list[Record] = []  # a statement for many records is cheaper than many statements
         self._live_nowhere: set[bytes] = set()
         self._named: tuple[set[int], set[int]] = (set(), set())  # users and groups whose names are recorded
+        self.follow: Callable[[Plan], None] | None = None
+        """Who hears of each plan before it is written (`store.prospects`)."""
         self.is_in_doubt = False
         """Whether a commit has failed: what it wrote may be found, or not, when the state is opened again."""
 
@@ -275,6 +279,8 @@ class State:
     def write(self, plan: Plan, run: int) -> None:
         """A plan's record, the state that it closes, and the version that it makes or ends."""
         self._begin()
+        if self.follow is not None:
+            self.follow(plan)
         record, old = plan.record, plan.before
         self._unwritten.append(record)
         if record.uid not in self._named[USER] or record.gid not in self._named[GROUP]:
@@ -317,7 +323,7 @@ class State:
 
     def lose_version(self, path: bytes, number: int, run: int) -> None:
         """A version's stored file is nowhere to be found."""
-        self._begin()
+        self.forget_setting(RETENTION_RULES)
         changed = self.execute(
             f"UPDATE versions SET status = {VersionStatus.LOST:d}, ended_run = ? WHERE path = ?"
             f" AND number = ? AND status = {VersionStatus.KEPT:d} RETURNING pinned",
@@ -327,8 +333,15 @@ class State:
             self.execute("UPDATE files SET kept_versions = kept_versions - 1 WHERE path = ?", (path,))
 
     def set_setting(self, key: str, value: int | str) -> None:
+        self.put("REPLACE INTO settings VALUES (?, ?)", (key, value))
+
+    def forget_setting(self, key: str) -> None:
+        self.put("DELETE FROM settings WHERE key = ?", (key,))
+
+    def put(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+        """A change to what no question about records sees, so those that wait needn't be written before."""
         self._begin()
-        self._connection.execute("REPLACE INTO settings VALUES (?, ?)", (key, value))
+        return self._connection.execute(statement, values)
 
     def add_source(self, name: bytes, at_root: bool) -> None:
         self._begin()

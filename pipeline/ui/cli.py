@@ -64,6 +64,35 @@ def watch(
 
 @app.command()
 @config_options
+@click.option("--dry-run", is_flag=True, help="Print what would go, and why, and write nothing.")
+@click.option("--accept-clock", is_flag=True, help="The clock is right, whatever earlier runs have seen.")
+@shown_options("version")
+def prune(
+    file: Path | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    accept_clock: bool,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Take what the rules in [retention] take, now, without a look at the sources.
+
+    A run does the same at its end. --accept-clock ends a warning that the clock has jumped, or lies before an
+    earlier run.
+
+    \b
+    Example:
+      python -m pipeline prune --dry-run --set retention.max_age_days=90
+    """
+    refuse_both(quiet, verbose)
+    from pipeline.ui import commands
+
+    sys.exit(commands.prune(file, settings, dry_run, accept_clock, commands.Shown(json, quiet, verbose)))
+
+
+@app.command()
+@config_options
 def export(file: Path | None, settings: tuple[str, ...]) -> None:
     """Print the state of the backup as canonical JSON lines.
 

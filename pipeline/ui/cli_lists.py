@@ -33,19 +33,22 @@ def runs(file: Path | None, settings: tuple[str, ...], json: bool) -> None:
 @click.command()
 @click.argument("path")
 @config_options
+@click.option("--why", is_flag=True, help="For each version, the rule that keeps it, or will take it.")
 @json_option
-def history(path: str, file: Path | None, settings: tuple[str, ...], json: bool) -> None:
+def history(path: str, file: Path | None, settings: tuple[str, ...], why: bool, json: bool) -> None:
     """List every content that PATH had, oldest first, and where it lies now.
 
-    States that differ in metadata only stand below their content.
+    States that differ in metadata only stand below their content. --why judges the versions by the rules in
+    [retention] as the next run would, but for `max_versions_bytes`, which depends on all other paths.
 
     \b
-    Example:
+    Examples:
       python -m pipeline history docs/one.txt --config config.toml
+      python -m pipeline history docs/one.txt --why --set retention.keep_monthly=12
     """
     from pipeline.ui import lists
 
-    sys.exit(lists.history_of(file, settings, json, path))
+    sys.exit(lists.history_of(file, settings, json, path, why))
 
 
 @click.command()

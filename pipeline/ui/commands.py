@@ -46,17 +46,28 @@ class Shown(NamedTuple):
 
 def run(file: Path | None, settings: Sequence[str], dry_run: bool, shown: Shown) -> ExitCode:
     """Back up once."""
-    return guarded(lambda: _Run(dry_run, shown).code(file, settings))
+    return guarded(lambda: _Run(shown, dry_run).code(file, settings))
+
+
+def prune(
+    file: Path | None, settings: Sequence[str], dry_run: bool, accept_clock: bool, shown: Shown
+) -> ExitCode:
+    """Apply retention, and nothing else."""
+    return guarded(lambda: _Run(shown, dry_run, True, accept_clock).code(file, settings))
 
 
 class _Run:
     """One run and those who are told of it: the log, then JSON lines or the terminal."""
 
-    def __init__(self, dry_run: bool, shown: Shown) -> None:
+    def __init__(
+        self, shown: Shown, dry_run: bool, only_prunes: bool = False, accepts_clock: bool = False
+    ) -> None:
         from pipeline.ui.jsonlines import JsonLines
 
         self._begin_s = time.monotonic()
         self._dry_run = dry_run
+        self._only_prunes = only_prunes
+        self._accepts_clock = accepts_clock
         self._shown = shown
         self._out = standard_output()
         plans, self._excluded = shown.verbose or dry_run, shown.verbose and dry_run
@@ -98,7 +109,10 @@ class _Run:
             self._records.insert(0, RunLog(config.log_dir, config.log.skips))
         self._monitor = Several(self._records if self._json else [*self._records, self._terminal()])
         with stop_on_signals() as stop:
-            summary = engine.run(config, self._monitor, engine.Task(self._dry_run), stop)
+            task = engine.Task(
+                self._dry_run, only_prunes=self._only_prunes, accepts_clock=self._accepts_clock
+            )
+            summary = engine.run(config, self._monitor, task, stop)
         return EXIT_CODES[summary.status]
 
     def _terminal(self) -> Monitor:
@@ -119,7 +133,9 @@ class _Run:
         if summary is None:
             run = self._monitor.run
             seconds = time.monotonic() - self._begin_s
-            summary = Summary(run.number if run else None, status, Counts(), seconds, self._dry_run)
+            summary = Summary(
+                run.number if run else None, status, Counts(), seconds, self._dry_run, (), self._only_prunes
+            )
         _tell(self._monitor.finished, summary._replace(status=status))
 
 

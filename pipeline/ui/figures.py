@@ -87,13 +87,15 @@ def is_idle(summary: Summary) -> bool:
 def headline(summary: Summary) -> str:
     """How the run ended, in one sentence or two."""
     counts = summary.counts
-    if is_idle(summary):
+    if is_idle(summary) and summary.only_prunes:
+        text = "Nothing has to go."
+    elif is_idle(summary):
         # `skip` counts links too, and a file that could not be read is not known to be backed up.
         kept = min(counts.files, counts.by_action[Action.SKIP])
         verb = "is" if kept == 1 else "are"
         text = f"Nothing changed: {amount(kept, 'file')} {verb} backed up already."
     elif summary.dry_run and summary.status in ("ok", "warnings"):
-        text = "This is what a run would do."
+        text = f"This is what a {'prune' if summary.only_prunes else 'run'} would do."
     else:
         text = {
             "ok": f"Run {summary.run} is complete.",

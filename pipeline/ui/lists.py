@@ -8,6 +8,7 @@ exact bytes beside it in base64.
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,8 @@ def _size_of(held: Held) -> str:
     return size_text(held.size) if held.kind == Kind.FILE else ""
 
 
-def history_of(file: Path | None, settings: Sequence[str], json: bool, path: str) -> ExitCode:
-    """List every content and entry state that a path had."""
+def history_of(file: Path | None, settings: Sequence[str], json: bool, path: str, why: bool) -> ExitCode:
+    """List every content and entry state that a path had. why: also what keeps each."""
 
     def ask(opened: Opened) -> Answer[Past]:
         wanted = find_path(opened, path)
@@ -103,10 +104,10 @@ def history_of(file: Path | None, settings: Sequence[str], json: bool, path: str
             raise ArgumentError("history needs a path", "`python -m pipeline ls` lists what there is.")
         totals: dict[str, Any] = treepath.json_fields("path", treepath.with_slashes(wanted))
         totals |= {"contents": 0, "states": 0, "deleted": False}
-        pasts = _Pasts(totals)
+        pasts = _Pasts(totals, why)
         return Answer(
-            values=history(opened, wanted),
-            as_json=lambda past: [_past_json(opened, past)],
+            values=history(opened, wanted, time.time_ns() if why else None),
+            as_json=lambda past: [_past_json(opened, past, why)],
             columns=(
                 Column("content", right=True),
                 Column("runs"),
@@ -117,6 +118,7 @@ def history_of(file: Path | None, settings: Sequence[str], json: bool, path: str
                 Column("modified"),
                 Column("owner"),
                 Column("digest"),
+                *((Column("why"),) if why else ()),
                 Column("where it lies now"),
             ),
             as_rows=lambda past: pasts.rows(opened, past),
@@ -134,8 +136,9 @@ def history_of(file: Path | None, settings: Sequence[str], json: bool, path: str
 class _Pasts:
     """The entry states of one path in turn: those that differ in metadata only stand below their content."""
 
-    def __init__(self, totals: dict[str, Any]) -> None:
+    def __init__(self, totals: dict[str, Any], why: bool) -> None:
         self._totals = totals
+        self._why = why
         self._before: Past | None = None
         self._is_same = False
 
@@ -156,11 +159,15 @@ class _Pasts:
         yield (
             content[0], _runs_text(past), moment_text(past.from_ns) if past.from_ns else UNKNOWN, content[1],
             content[2], mode_text(past.kind, past.mode), moment_text(past.mtime_ns), owner, content[3],
+            *self._why_cell("" if self._is_same else past.why or ""),
             "" if self._is_same else _where_text(past),
         )  # fmt: skip
         if past.is_deleted:
             since = f"{past.to_run} -" if past.to_run is not None else UNKNOWN
-            yield ("", since, "", "deleted", "", "", "", "", "", "no longer in the source")
+            yield ("", since, "", "deleted", *[""] * 5, *self._why_cell(""), "no longer in the source")
+
+    def _why_cell(self, text: str) -> tuple[str, ...]:
+        return (text,) if self._why else ()
 
 
 def _runs_text(past: Past) -> str:
@@ -175,7 +182,7 @@ def _runs_text(past: Past) -> str:
 
 def _where_text(past: Past) -> str:
     if past.pruned_by is not None:
-        where = f"dropped by run {past.pruned_by}"
+        where = f"dropped by run {past.pruned_by}" + (f": {past.pruned_why}" if past.pruned_why else "")
     elif past.is_lost:
         where = "lost"
     elif past.stored_at is None:
@@ -187,7 +194,7 @@ def _where_text(past: Past) -> str:
     return f"{where} (pinned)" if past.is_pinned else where
 
 
-def _past_json(opened: Opened, past: Past) -> bytes:
+def _past_json(opened: Opened, past: Past, why: bool) -> bytes:
     line: dict[str, Any] = {
         "type": "content",
         "n": past.number,
@@ -205,11 +212,12 @@ def _past_json(opened: Opened, past: Past) -> bytes:
         **stored_fields(past.stored_at),
         "pinned": past.is_pinned,
         "pruned_by": past.pruned_by,
+        "pruned_why": past.pruned_why,
         "lost": past.is_lost,
         "current": past.is_current,
         "deleted": past.is_deleted,
     }
-    return json_line(line)
+    return json_line(line | ({"why": past.why} if why else {}))
 
 
 def differences(file: Path | None, settings: Sequence[str], json: bool, first: str, second: str) -> ExitCode:

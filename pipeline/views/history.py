@@ -8,13 +8,14 @@ with SQLite's errors, which `open_for_reading` translates.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from pipeline import planner
+from pipeline import planner, retention
 from pipeline.model import treepath
 from pipeline.model.record import Held, Kind, Record, Version, VersionStatus
-from pipeline.store.past import held_of, runs, versions_of
+from pipeline.store.past import first_runs, held_of, runs, start_of, versions_of
 from pipeline.store.reading import read_range
 from pipeline.views.opening import Opened
 from pipeline.views.where import held_at, version_at
@@ -26,7 +27,8 @@ class Past(NamedTuple):
     number: of the content, None for what has none (folders, special files).
     mode, uid, gid: None where they aren't known. from_run, to_run: to_run excluded, None where it still is
     current; both None where they aren't known. from_ns: when from_run began.
-    pruned_by: the run that took the content. is_deleted: the path left the source when this ended.
+    pruned_by: the run that took the content, pruned_why: the rule, in words. is_deleted: the path left the
+    source when this ended. why: what keeps the content, or will take it; only where that was asked for.
     """
 
     number: int | None
@@ -47,6 +49,8 @@ class Past(NamedTuple):
     is_lost: bool
     is_current: bool
     is_deleted: bool
+    pruned_why: str | None = None
+    why: str | None = None
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -54,20 +58,48 @@ class Past(NamedTuple):
         return self.number, self.kind, self.digest, self.target
 
 
-def history(opened: Opened, path: bytes) -> Iterator[Past]:
-    """The past of one path."""
-    states = held_of(opened.state, path)
+def history(opened: Opened, path: bytes, judged_ns: int | None = None) -> Iterator[Past]:
+    """The past of one path. judged_ns: when retention is to judge it, if it is to say why."""
+    record, versions = _record(opened, path), versions_of(opened.state, path)
+    taken = {version.number: version.ended_why for version in versions}
+    why = {} if judged_ns is None else _reasons(opened, record, versions, judged_ns)
+    for past in _past(opened, record, versions):
+        if past.number is None:
+            yield past
+        elif past.pruned_by is not None:
+            yield past._replace(pruned_why=taken.get(past.number))
+        else:
+            yield past._replace(why=why.get(past.number))
+
+
+def _past(opened: Opened, record: Record, versions: list[Version]) -> Iterator[Past]:
+    states = held_of(opened.state, record.path)
     known = {held.number for held in states if Kind(held.kind).has_content}
-    for version in versions_of(opened.state, path):
+    for version in versions:
         if version.number not in known:
             yield _of_version(opened, version)
-    record = _record(opened, path)
     if not record.is_present and planner.is_stored(record) and record.number not in known:
         yield _of_deleted(opened, record)
     started = {run.number: run.started_ns for run in runs(opened.state)}
     for held, later in pairwise([*states, None]):
         assert held is not None
         yield _of_state(opened, held, started.get(held.from_run), _is_deleted(held, later))
+
+
+def _reasons(opened: Opened, record: Record, versions: list[Version], now_ns: int) -> dict[int, str]:
+    """By the numbers of the path's contents, what keeps each on the disk, or why the next run takes it."""
+    state, policy = opened.state, opened.config.retention.rules.of_path(record.path, record.kind)
+    dated = retention.dated(versions, first_runs(state, record), partial(start_of, state))
+    deleted_ns = None if record.is_present else start_of(state, record.since_run)
+    judged = retention.judge(dated, deleted_ns, now_ns, policy)
+    reasons = {
+        verdict.version.number: f"goes: {verdict.taken}" if verdict.taken else ", ".join(verdict.kept)
+        for verdict in judged.verdicts
+    }
+    if planner.is_stored(record):
+        latest = "latest content" if record.is_present else "in _deleted/"
+        reasons[record.number] = f"goes: {judged.deleted}" if judged.deleted else latest
+    return reasons
 
 
 def _record(opened: Opened, path: bytes) -> Record:
