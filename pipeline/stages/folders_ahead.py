@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pipeline.stages.ahead import waits_until_now
 from pipeline.store.folders import FOLDER_FLAGS
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _THREADS = 4
 _MOST_FOLDERS = 1024
@@ -42,6 +45,8 @@ class FoldersAhead:
         if not self._listings_left or len(inner) < 2:
             return
         if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._threads = ThreadPoolExecutor(_THREADS, "folders ahead")
         self._reading = [reading for reading in self._reading if not reading.done()]
         if len(self._reading) > _MOST_WAITING:
