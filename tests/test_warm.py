@@ -10,8 +10,8 @@ from harness import Backup, Result
 
 LINES = (
     "status", "runs --json", "ls --at 2", "ls --at 99", "history docs/one", "diff 1 3", "duplicates",
-    "export", "config check", "config check docs/one", "verify --json", "restore --to NEW",
-    "restore --to NEW --at 1 --json", "run --dry-run", "rebuild", "watch --help", "no such command",
+    "export", "config check", "config check docs/one", "verify", "restore --to NEW",
+    "restore folder --to NEW --at 1 --verbose", "run --dry-run", "rebuild", "watch --help", "no such command",
 )  # fmt: skip
 
 
