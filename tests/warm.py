@@ -9,6 +9,7 @@ all that a test doesn't wait for.
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import select
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from pipeline.pool import forkserver
 from pipeline.pool.forkserver import BACKING_UP, REBUILDING, RESTORING, VERIFYING, ForkServer
@@ -104,7 +106,13 @@ def _be_program(words: Sequence[str], folder: str, variables: Mapping[str, str],
     os.chdir(folder)
     sys.argv = ["pipeline", *words]
     forkserver._spawn = _fork  # type: ignore[assignment]
-    runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+    gc.freeze()  # what is shared stays shared
+    try:
+        runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(cast(int, end.code))  # Python's own end would go through all that is loaded
 
 
 def _fork(_modules: tuple[str, ...]) -> tuple[int, socket.socket]:
