@@ -26,6 +26,7 @@ from processes import descendants, kill
 from pipeline.layout import SourcePlace
 from pipeline.model import message, treepath
 from pipeline.model.errors import StationError
+from pipeline.pool import forkserver
 from pipeline.pool.channel import Frame
 from pipeline.pool.children import Child, Station, start_worker
 from pipeline.pool.crew import Size
@@ -338,6 +339,24 @@ def test_a_dead_fork_server_is_replaced(tree: Path) -> None:
         answers = Answers(line)
         answers.rest()
     assert_all_answered(answers, tree)
+
+
+def test_a_request_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its late answer is never taken for the answer to the next one: each process is the one that was asked
+    for."""
+
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    server = ForkServer(())
+    with monkeypatch.context() as patch:
+        patch.setattr(forkserver, "_receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start_worker(server)
+    child = start_worker(server)
+    child.kill()
+    assert child.process.has_ended(within_s=10)
+    child.release()
 
 
 def test_what_keeps_a_process_from_starting_is_told() -> None:

@@ -92,17 +92,21 @@ class ForkServer:
         return Process(pid, sentinel)
 
     def _look_after_it(self) -> None:
-        """Another one in the place of one that has died."""
+        """Another one in the place of one that has died, or whose answer nobody has waited for."""
         with suppress(ChildProcessError):
-            if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+            if os.waitpid(self.pid, os.WNOHANG) == (0, 0) and self._requests.fileno() >= 0:
                 return
         self._requests.close()
         self.pid, self._requests = _spawn(self._modules)
 
     def _ask(self, payload: bytes, handles: Sequence[int]) -> int:
-        socket.send_fds(self._requests, [_REQUEST.pack(len(payload), len(handles))], handles)
-        self._requests.sendall(payload)
-        reply = _receive(self._requests, _REPLY.size)
+        try:
+            socket.send_fds(self._requests, [_REQUEST.pack(len(payload), len(handles))], handles)
+            self._requests.sendall(payload)
+            reply = _receive(self._requests, _REPLY.size)
+        except BaseException:  # Ctrl-C, too: a late answer must not pass for the next one
+            self._requests.close()
+            raise
         if len(reply) < _REPLY.size:
             raise EOFError
         pid: int = _REPLY.unpack(reply)[0]
