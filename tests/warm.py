@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from pipeline.pool import forkserver
 from pipeline.pool.forkserver import BACKING_UP, REBUILDING, RESTORING, VERIFYING, ForkServer
@@ -46,8 +46,9 @@ def call(
     out, err = os.memfd_create("out"), os.memfd_create("err")
     status, status_end = os.pipe()
     try:
-        arguments = (tuple(words), os.fspath(folder), dict(variables))
-        os.close(_server[0].start(_attend, arguments, (out, err, status_end)).sentinel)
+        os.umask(umask := os.umask(0))
+        beginning = _Beginning(tuple(words), os.fspath(folder), dict(variables), umask)
+        os.close(_server[0].start(_attend, (beginning,), (out, err, status_end)).sentinel)
         os.close(status_end)
         status_end = -1
         pid, code = _told(status, time_limit_s), None
@@ -81,20 +82,27 @@ def _content(handle: int) -> bytes:
 # -- in the new process -----------------------------------------------------------------------------------
 
 
-def _attend(
-    words: Sequence[str], folder: str, variables: Mapping[str, str], out: int, err: int, status: int
-) -> None:
+class _Beginning(NamedTuple):
+    """What a new process has from whoever calls it."""
+
+    words: tuple[str, ...]
+    folder: str
+    variables: dict[str, str]
+    umask: int
+
+
+def _attend(beginning: _Beginning, out: int, err: int, status: int) -> None:
     """Tell who the call is, and how it has ended."""
     pid = os.fork()
     if pid == 0:
-        _be_program(words, folder, variables, out, err)
+        _be_program(beginning, out, err)
         return
     os.write(status, _NUMBER.pack(pid))
     os.write(status, _NUMBER.pack(os.waitpid(pid, 0)[1]))
 
 
-def _be_program(words: Sequence[str], folder: str, variables: Mapping[str, str], out: int, err: int) -> None:
-    """As `python -m pipeline` would begin in this folder, with these variables."""
+def _be_program(beginning: _Beginning, out: int, err: int) -> None:
+    """As `python -m pipeline` would begin."""
     os.setsid()
     os.dup2(out, 1)
     os.dup2(err, 2)
@@ -102,9 +110,10 @@ def _be_program(words: Sequence[str], folder: str, variables: Mapping[str, str],
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.clear()
-    os.environ.update(variables)
-    os.chdir(folder)
-    sys.argv = ["pipeline", *words]
+    os.environ.update(beginning.variables)
+    os.chdir(beginning.folder)
+    os.umask(beginning.umask)
+    sys.argv = ["pipeline", *beginning.words]
     forkserver._spawn = _fork  # type: ignore[assignment]
     gc.freeze()  # what is shared stays shared
     try:
