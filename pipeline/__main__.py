@@ -1,4 +1,4 @@
-"""`python -m pipeline`. Kept free of imports: child processes load this module too."""
+"""`python -m pipeline`. Loads as little as it can before the fork server is on its way."""
 
 
 def _begin_early(words: list[str]) -> None:

@@ -7,7 +7,6 @@ Fails with `ConfigError` only: it names the file (or `--set`), the key, what is 
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -345,6 +344,8 @@ def _fail_unknown(reader: _Reader, at: str, name: str) -> NoReturn:
         field: f"{table}.{field}" for table, struct in _TABLES.items() for field in struct.__struct_fields__
     }
     key = f"{at}.{name}" if at else name
+    import difflib  # only where there is something to tell
+
     if near := difflib.get_close_matches(name, siblings, n=1):
         reader.fail(key, f"unknown key; did you mean {prefix}{near[0]}?", _example(prefix + near[0]))
     if near := difflib.get_close_matches(name, names, n=1):

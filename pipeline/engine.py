@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
-from multiprocessing.context import ForkServerContext
 from typing import NamedTuple
 
 from pipeline import sources
@@ -26,7 +25,7 @@ from pipeline.model.scope import EVERYTHING, Scope
 from pipeline.pool.children import Station
 from pipeline.pool.collecting import collect_seldom
 from pipeline.pool.crew import Size
-from pipeline.pool.forkserver import BACKING_UP, start_fork_server
+from pipeline.pool.forkserver import BACKING_UP, ForkServer, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.pool.reserve import Reserve
 from pipeline.sources import Resolved
@@ -78,17 +77,17 @@ def run(config: Config, monitor: Monitor, task: Task, stop: Callable[[], bool]) 
     Raises PipelineError. `monitor.finished` has been called whenever `monitor.started` was.
     """
     clocks = read_clocks()
-    context, resolved, root = None, [], config.backup_root
+    server, resolved, root = None, [], config.backup_root
     if task.only_prunes:
         refuse_missing(root)
     else:
         # Before anything is opened: children inherit nothing.
-        context = task.reserve.context if task.reserve is not None else start_fork_server(*BACKING_UP)
+        server = task.reserve.server if task.reserve is not None else start_fork_server(*BACKING_UP)
         resolved = sources.resolve(config)
     sources.check_places(config, resolved)
     opened = open_scratch(root) if task.dry_run else open_backup(root, clocks.wall_ns)
     with opened as backup, ExitStack() as cleanup:
-        return _Run(config, backup, monitor, task, stop, clocks, cleanup).execute(context, resolved)
+        return _Run(config, backup, monitor, task, stop, clocks, cleanup).execute(server, resolved)
 
 
 class _Run:
@@ -118,7 +117,7 @@ class _Run:
         self._wants_skips = monitor.wants_skips and not task.only_if_needed
         self._absent: tuple[bytes, ...] = ()
 
-    def execute(self, context: ForkServerContext | None, resolved: list[Resolved]) -> Summary:
+    def execute(self, server: ForkServer | None, resolved: list[Resolved]) -> Summary:
         """Refuse what can't be right, recover, begin, back up, end."""
         collect_seldom()
         sources.check_algorithm(self._config, self._state)
@@ -149,10 +148,10 @@ class _Run:
                 self._telling.event(Problem(Severity.WARNING, None, self._doubt))
             # Whoever is told of the end has to know why, so what SQLite says is put into our words before.
             with translated_errors():
-                if context is None:
+                if server is None:
                     status = self._prune(number, was_cut)
                 else:
-                    status = self._back_up(context, self._scan_setup(roots, resolved), number, was_cut)
+                    status = self._back_up(server, self._scan_setup(roots, resolved), number, was_cut)
         except BaseException as error:
             self._state.rollback()
             self._give_back_space()
@@ -221,13 +220,13 @@ class _Run:
 
     # -- the line -----------------------------------------------------------------------------------------
 
-    def _back_up(self, context: ForkServerContext, scan: ScanSetup, number: int, was_cut: bool) -> str:
+    def _back_up(self, server: ForkServer, scan: ScanSetup, number: int, was_cut: bool) -> str:
         """The line at work. Returns the run's status."""
         self._warn_of_shortage(scan)
         journal = self._journal(number)
         committer = self._committer(journal, number, was_cut)
         interrupted = False
-        with self._line(context, scan, number) as line:
+        with self._line(server, scan, number) as line:
             for results in line.results():
                 if results is not None:
                     committer.take(results)
@@ -277,7 +276,7 @@ class _Run:
         if problem is not None:
             self._telling.event(problem)
 
-    def _line(self, context: ForkServerContext, scan: ScanSetup, number: int) -> Line:
+    def _line(self, server: ForkServer, scan: ScanSetup, number: int) -> Line:
         config, backup = self._config, self._backup
         hashing = HashSetup(
             sources=scan.sources,
@@ -290,7 +289,7 @@ class _Run:
             report_unchanged=self._wants_skips,
         )
         workers = Size.of(config.workers.count)
-        return Line(context, Station(Scanner, scan), Station(Hasher, hashing), workers, self._task.reserve)
+        return Line(server, Station(Scanner, scan), Station(Hasher, hashing), workers, self._task.reserve)
 
     def _journal(self, number: int) -> Journal:
         return Journal(

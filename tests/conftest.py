@@ -23,8 +23,11 @@ if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > 4 << 30
 def byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Calls of the program find their byte code again, outside the checkout."""
     with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            folder = folder.parent  # what one has compiled, the others needn't
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("byte_code")))
+        patch.setenv("PYTHONPYCACHEPREFIX", str(folder / "byte_code"))
         yield
 
 

@@ -2,7 +2,8 @@
 
 In: a folder for one backup (sources, configuration, backup root, logs). Out: exit codes, log lines without
 time stamps, the exported state, snapshots of the backup root.
-Guarantees: every call has a time limit and ends its whole process group; a traceback is always a failure.
+Guarantees: every call is a process of its own with the real command line, has a time limit and ends its
+whole process group; a traceback is always a failure.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import blake3
+import warm
 import xxhash
 from trees import Snapshot, Tree, difference, snapshot, walk, write_tree
 
@@ -149,6 +151,7 @@ class Backup:
     sources: folder names below `base`, or absolute paths; a pair is (path, name).
     settings: dotted keys of the configuration, `{"log.skips": True}`.
     restricted: a field; True runs the program without root's right to read everything.
+    is_warm: a field; False has every call begin from nothing (see `warm`).
     program: a field; the words that start the program, where a test runs it changed.
     """
 
@@ -167,6 +170,7 @@ class Backup:
         self.sources: list[str | tuple[str, str]] = list(sources)
         self.settings: dict[str, Any] = {"workers.count": 2, **(settings or {})}
         self.restricted = False
+        self.is_warm = True
         self.program = command()
         self._exported: bytes | None = None
         if make_sources:
@@ -174,6 +178,11 @@ class Backup:
                 path = source if isinstance(source, str) else source[0]
                 (base / path).mkdir(parents=True, exist_ok=True)
         self.write_config()
+
+    def twin(self, base: Path) -> Backup:
+        """A copy of all of it, source, backup and logs, with its times and owners, to be tried on."""
+        subprocess.run(["cp", "-a", f"{self.base}/.", f"{base}"], check=True)
+        return Backup(base, sources=self.sources, settings=self.settings, make_sources=False)
 
     @property
     def source(self) -> Path:
@@ -211,15 +220,13 @@ class Backup:
         """Write files into the first source."""
         write_tree(self.source, tree)
 
-    # Calls
+    # Calls: cold ones are what a person's are; where nothing hangs on the start, they begin warm.
 
     def start(
         self, *arguments: str, variables: Mapping[str, str] | None = None, under: Sequence[str] = ()
     ) -> subprocess.Popen[str]:
         """Start the program in a session of its own and don't wait for it. under: words before its own."""
-        if arguments[0] != "export":
-            self._exported = None
-        words = [*under, *self.program, *arguments, "--config", str(self.config)]
+        words = [*under, *self.program, *self._words(arguments)]
         return subprocess.Popen(
             [*RESTRICT, *words] if self.restricted else words, cwd=REPOSITORY, env=environment(variables),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
@@ -234,9 +241,23 @@ class Backup:
             end_group(process)
             stdout, stderr = process.communicate()
             raise AssertionError(f"no end after {TIME_LIMIT_S} s\n{stdout}\n{stderr}") from None
+        return self._result(process.returncode, stdout, stderr, known_logs)
+
+    def _words(self, arguments: Sequence[str]) -> list[str]:
+        if arguments[0] != "export":
+            self._exported = None
+        return [*arguments, "--config", str(self.config)]
+
+    def _call_warm(self, arguments: Sequence[str], known_logs: frozenset[str]) -> Result:
+        code, *streams = warm.call(self._words(arguments), REPOSITORY, environment(), TIME_LIMIT_S)
+        stdout, stderr = (stream.decode("utf-8", "surrogateescape") for stream in streams)
+        assert code is not None, f"no end after {TIME_LIMIT_S} s\n{stdout}\n{stderr}"
+        return self._result(code, stdout, stderr, known_logs)
+
+    def _result(self, code: int, stdout: str, stderr: str, known_logs: frozenset[str]) -> Result:
         new_logs = sorted(self.log_names() - known_logs)
         log = self.read_log(new_logs[-1]) if new_logs else []
-        result = Result(process.returncode, stdout, stderr, log)
+        result = Result(code, stdout, stderr, log)
         assert "Traceback (most recent call last)" not in result.said, result.said
         return result
 
@@ -249,7 +270,10 @@ class Backup:
     ) -> Result:
         """One call of the program from start to end. expect: its exit code, None for any."""
         known = self.log_names()
-        result = self.finish(self.start(*arguments, variables=variables, under=under), known)
+        if self.is_warm and not (self.restricted or under or variables or self.program != command()):
+            result = self._call_warm(arguments, known)
+        else:
+            result = self.finish(self.start(*arguments, variables=variables, under=under), known)
         wrong = f"{arguments}: exit {result.exit} instead of {expect}\n{result.said}"
         assert expect is None or result.exit == expect, wrong
         return result

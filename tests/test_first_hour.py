@@ -132,6 +132,7 @@ def check_deletion(backup: Backup) -> None:
 def test_the_first_hour_of_a_user(first_hour: Backup) -> None:
     """Decisions, retention, log and export are what the rules say after each step of a small history:
     duplicates in `_duplicates/`, v4 to v13 left of 13 versions, a deleted file in `_deleted/`."""
+    first_hour.is_warm = False
     check_first_run(first_hour)
     check_second_run(first_hour)
     check_many_changes(first_hour)

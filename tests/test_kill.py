@@ -39,6 +39,7 @@ class Killed:
         self.whole = Backup(base / "whole", sources=[str(self.source)], make_sources=False)
         for backup in (self.cut, self.whole):
             backup.configure(safety__max_delete_percent=100, durability=durability)
+            backup.is_warm = False  # the moments are parts of how long a run takes that begins from nothing
         self.wanted: tuple[bytes, Snapshot] = (b"", {})
         grow(self.source, files, seed=31, large=3)
 

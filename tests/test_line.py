@@ -10,26 +10,27 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import alive, descendants, kill
+from processes import descendants, kill
 
 from pipeline.layout import SourcePlace
 from pipeline.model import message, treepath
 from pipeline.model.errors import StationError
+from pipeline.pool import forkserver
 from pipeline.pool.channel import Frame
-from pipeline.pool.children import Child, Station
+from pipeline.pool.children import Child, Station, start_worker
 from pipeline.pool.crew import Size
-from pipeline.pool.forkserver import start_fork_server
+from pipeline.pool.forkserver import ForkServer, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.pool.retry import Retry
 from pipeline.stages import batches
@@ -57,12 +58,6 @@ def _time_limit() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture(autouse=True)
-def _light_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children load the main module again; pytest's is nothing that they need."""
-    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +103,8 @@ def children(line: Line) -> list[Child]:
     return [line._walker, *(worker.child for worker in line._workers.values())]
 
 
-def pid_of(child: Child) -> int:
-    assert child.process.pid is not None
-    return child.process.pid
-
-
 def worker_pids(line: Line) -> list[int]:
-    return [pid_of(worker.child) for worker in line._workers.values()]
+    return [worker.child.process.pid for worker in line._workers.values()]
 
 
 def until_given(line: Line, answers: Answers) -> None:
@@ -223,13 +213,13 @@ def test_a_silent_worker_counts_as_dead(tree: Path) -> None:
         answers.rest()
         assert stopped not in worker_pids(line)
     assert_all_answered(answers, tree)
-    assert not alive(stopped)
+    assert left_of([stopped]) == []
 
 
 def test_a_killed_scanner_ends_the_run(tree: Path) -> None:
     """What it had not listed must never be taken for missing: no end is made up for it."""
     with open_line(tree, 2) as line:
-        kill(pid_of(children(line)[0]))
+        kill(children(line)[0].process.pid)
         with pytest.raises(StationError, match="walk over the files was killed"):
             Answers(line).rest()
 
@@ -238,11 +228,11 @@ def test_a_scanner_that_stands_still_ends_the_run(tree: Path) -> None:
     """No hang: a walk that gives no sign of life ends the run with the advice to look at the disk, and is
     killed. Guard: the walker's share of `Line._look_for_silence`."""
     with open_line(tree, 2, silence_s=1.0) as line:
-        scanner = pid_of(children(line)[0])
+        scanner = children(line)[0].process.pid
         os.kill(scanner, signal.SIGSTOP)
         with pytest.raises(StationError, match="no sign of life"):
             Answers(line).rest()
-    assert not alive(scanner)
+    assert left_of([scanner]) == []
 
 
 def test_a_walk_that_finds_nothing_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +262,7 @@ def test_a_scanner_that_fails_tells_why(tmp_path: Path, tree: Path) -> None:
 def test_no_child_outlives_close(tree: Path, when: str) -> None:
     """Also those that are stopped, as in an uninterruptible read."""
     line = open_line(tree, 3)
-    pids = [pid_of(child) for child in children(line)]
+    pids = [child.process.pid for child in children(line)]
     answers = Answers(line)
     if when == "at work":
         os.kill(pids[1], signal.SIGSTOP)
@@ -280,7 +270,13 @@ def test_no_child_outlives_close(tree: Path, when: str) -> None:
     elif when == "at the end":
         answers.rest()
     line.close()
-    assert [pid for pid in pids if alive(pid)] == []
+    assert left_of(pids) == []
+
+
+def left_of(pids: list[int]) -> list[int]:
+    """Those that have not ended: a process lets go of its handles a moment before it is gone."""
+    deadline_s = time.monotonic() + 10
+    return [pid for pid in pids if not end_of(pid, deadline_s)]
 
 
 def end_of(pid: int, deadline_s: float) -> bool:
@@ -297,8 +293,9 @@ def end_of(pid: int, deadline_s: float) -> bool:
         os.close(handle)
 
 
-def test_no_child_outlives_its_killed_parent(tree: Path) -> None:
-    """A parent that is killed says nothing to anybody: the children see it by themselves."""
+def test_no_child_outlives_its_killed_parent(tmp_path: Path, tree: Path) -> None:
+    """A parent that is killed says nothing to anybody: the children see it by themselves, and nothing is left
+    in the system's temporary folder (promise 8)."""
     script = f"""
         import sys
         sys.path[:0] = {[os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]!r}
@@ -313,15 +310,73 @@ def test_no_child_outlives_its_killed_parent(tree: Path) -> None:
             sys.stdin.read()
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+    variables = {**os.environ, "TMPDIR": os.fspath(tmp_path)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
+    ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "at work\n"
         below = descendants(parent.pid)
         assert len(below) >= 4
         parent.kill()
         parent.wait()
-    deadline_s = time.monotonic() + 10
-    assert [pid for pid in below if not end_of(pid, deadline_s)] == []
+    assert left_of(below) == []
+    assert os.listdir(tmp_path) == []
+
+
+# -- the fork server --------------------------------------------------------------------------------------
+
+
+def test_a_dead_fork_server_is_replaced(tree: Path) -> None:
+    """The next line has its processes all the same, and those that run don't need it."""
+    with open_line(tree, 1) as line:
+        server = start_fork_server().pid
+        kill(server)
+        assert left_of([server]) == []
+        answers = Answers(line)
+        answers.rest()
+    assert_all_answered(answers, tree)
+    with open_line(tree, 2) as line:
+        answers = Answers(line)
+        answers.rest()
+    assert_all_answered(answers, tree)
+
+
+def test_a_request_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its late answer is never taken for the answer to the next one: each process is the one that was asked
+    for."""
+
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    server = ForkServer(())
+    with monkeypatch.context() as patch:
+        patch.setattr(forkserver, "_receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start_worker(server)
+    child = start_worker(server)
+    child.kill()
+    assert child.process.has_ended(within_s=10)
+    child.release()
+
+
+def test_what_keeps_a_process_from_starting_is_told() -> None:
+    """Too many open handles in the fork server: the cause is named, no handle is lost, and it works again
+    once there is room."""
+    server = ForkServer(())
+    first = start_worker(server)
+    before = os.listdir("/proc/self/fd")
+    few, many = 4, resource.prlimit(server.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (few, many))
+    with pytest.raises(StationError, match="can't start a process: Too many open files"):
+        start_worker(server)
+    assert os.listdir("/proc/self/fd") == before
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (many, many))
+    children = [first, start_worker(server)]
+    for child in children:
+        child.kill()
+        child.release()
+    assert left_of([child.process.pid for child in children]) == []
 
 
 # -- file by file -----------------------------------------------------------------------------------------

@@ -41,9 +41,10 @@ def stored(backup: Backup) -> dict[str, tuple[int, int, bytes | str]]:
     return found
 
 
-@pytest.fixture
-def lived(backup: Backup) -> Backup:
+@pytest.fixture(scope="module")
+def full_life(tmp_path_factory: pytest.TempPathFactory) -> Backup:
     """A backup with something in every place: versions, a duplicate, deleted files, links, reserved names."""
+    backup = Backup(tmp_path_factory.mktemp("life") / "one")
     backup.configure(retention__max_versions_per_file=2)
     backup.write({"one": "1", "copy": "1", "two": "2", "sub/three": "3", "link": Link("one"), "empty": None})
     backup.write({"versions/v1.bak": "reserved", "_escaped": "name", "gone/deep/file": "gone"})
@@ -57,6 +58,11 @@ def lived(backup: Backup) -> Backup:
     write_tree(backup.source, {"link": Link("two"), "sub/three": "changed"})
     backup.run()
     return backup
+
+
+@pytest.fixture
+def lived(full_life: Backup, tmp_path: Path) -> Backup:
+    return full_life.twin(tmp_path / "one")
 
 
 def test_the_state_comes_back(lived: Backup) -> None:

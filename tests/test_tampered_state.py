@@ -8,7 +8,6 @@ a traceback, and what the state says of other paths counts as before.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -127,11 +126,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Backup:
     return make(tmp_path_factory.mktemp("made"), {})
 
 
-def copied(backup: Backup, to: Path) -> Backup:
-    shutil.copytree(backup.base, to / "one", symlinks=True)
-    return Backup(to / "one")
-
-
 def without(backup: Backup) -> dict[str, object]:
     """Everything beside the backup's own folders."""
     own = ("backup", "logs", ".")
@@ -161,7 +155,7 @@ def call_each(backup: Backup, commands: Iterable[list[str]]) -> None:
 
 def test_all_of_it_at_once(made: Backup, tmp_path: Path) -> None:
     """One victim of each kind: all are named, exit 3, and every other path comes."""
-    backup = copied(made, tmp_path)
+    backup = made.twin(tmp_path / "one")
     tamper(backup, *VICTIMS)
     before = without(backup)
     result = restore(backup, tmp_path / "to", "--json", expect=3)
@@ -175,7 +169,7 @@ def test_all_of_it_at_once(made: Backup, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_each_of_them_and_every_command(made: Backup, tmp_path: Path, victim: Victim) -> None:
     """As above, each by itself, so that none hides behind another."""
-    backup = copied(made, tmp_path)
+    backup = made.twin(tmp_path / "one")
     tamper(backup, victim)
     before = without(backup)
     result = restore(backup, tmp_path / "to", "--json", expect=3)
@@ -188,7 +182,7 @@ def test_each_of_them_and_every_command(made: Backup, tmp_path: Path, victim: Vi
 
 def test_every_command_that_looks(made: Backup, tmp_path: Path) -> None:
     """No command ends with a traceback or leaves the backup; one that trips over a row says which."""
-    backup = copied(made, tmp_path)
+    backup = made.twin(tmp_path / "one")
     tamper(backup, *VICTIMS)
     call_each(backup, LOOKS)
     assert "state.db is damaged" in backup.call("ls", expect=1).stderr
@@ -197,6 +191,6 @@ def test_every_command_that_looks(made: Backup, tmp_path: Path) -> None:
 def test_a_run_never_leaves_the_backup(made: Backup, tmp_path: Path) -> None:
     """Paths that lead up, or out in another way, to files of the very content that the state tells of: a run
     that takes them for deleted ones moves nothing that lies outside."""
-    backup = copied(made, tmp_path)
+    backup = made.twin(tmp_path / "one")
     tamper(backup, *(victim for victim in VICTIMS if victim.change.column == "path"))
     call_each(backup, RUNS)

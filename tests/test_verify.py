@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -49,8 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Backup:
 
 @pytest.fixture
 def copied(made: Backup, tmp_path: Path) -> Backup:
-    shutil.copytree(made.base, tmp_path / "one", symlinks=True)
-    return Backup(tmp_path / "one")
+    return made.twin(tmp_path / "one")
 
 
 def flip(place: Path) -> None:

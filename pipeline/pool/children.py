@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import threading
-import traceback
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.model import message
@@ -33,7 +30,7 @@ from pipeline.pool.channel import (
     write_frame,
 )
 from pipeline.pool.collecting import collect_seldom
-from pipeline.pool.forkserver import starting_processes
+from pipeline.pool.forkserver import ForkServer, Process, starting_processes
 
 
 class Station(NamedTuple):
@@ -49,49 +46,47 @@ class Station(NamedTuple):
     setup: Any
 
 
-def _prepare(lifeline: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _prepare(lifeline: int) -> None:
+    """What stops the run is the parent's matter: the fork server's children are born ignoring it."""
     collect_seldom()
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
 
 
-def _die_with_parent(lifeline: Connection) -> None:
-    os.read(lifeline.fileno(), 1)  # nothing is ever written: this returns when the parent is gone
+def _die_with_parent(lifeline: int) -> None:
+    os.read(lifeline, 1)  # nothing is ever written: this returns when the parent is gone
     os._exit(1)
 
 
-def _run_walker(station: Station, lifeline: Connection, outbox: Connection) -> None:
+def _run_walker(station: Station, lifeline: int, outbox: int) -> None:
     """Sends numbered batches, then END. Closes nothing: the parent reads until END."""
     _prepare(lifeline)
-    handle, number = outbox.fileno(), 0
+    number = 0
 
     def send(payload: bytes, files: int, size_bytes: int) -> None:
         nonlocal number
-        write_frame(handle, Frame(number, files, size_bytes, payload))
+        write_frame(outbox, Frame(number, files, size_bytes, payload))
         number += 1
 
     try:
         station.kind(station.setup, send).walk()
-        write_frame(handle, Frame(END, 0, number, b""))
+        write_frame(outbox, Frame(END, 0, number, b""))
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
     except Exception as error:
-        write_frame(handle, _last_words("the walk failed", error))
+        write_frame(outbox, _last_words("the walk failed", error))
 
 
-def _run_worker(lifeline: Connection, inbox: Connection, outbox: Connection) -> None:
+def _run_worker(lifeline: int, inbox: int, outbox: int) -> None:
     """Is told what to be, then takes batches until the parent closes the inbox; answers each under its
     number."""
     _prepare(lifeline)
-    out = outbox.fileno()
 
     def alive(size_bytes: int) -> None:
-        write_frame(out, Frame(ALIVE, 0, size_bytes, b""))
+        write_frame(outbox, Frame(ALIVE, 0, size_bytes, b""))
 
     worker: Any = None
     try:
-        while (frame := read_frame(inbox.fileno())) is not None:
+        while (frame := read_frame(inbox)) is not None:
             if frame.number == SETUP:
                 station, number = pickle.loads(frame.payload)
                 worker = station.kind(station.setup, number, alive)
@@ -100,13 +95,13 @@ def _run_worker(lifeline: Connection, inbox: Connection, outbox: Connection) -> 
                 worker.close()
                 worker = None
                 continue
-            write_frame(out, Frame(BEGUN, 0, 0, b""))
+            write_frame(outbox, Frame(BEGUN, 0, 0, b""))
             payload, files, size_bytes = worker.process(frame.payload)
-            write_frame(out, Frame(frame.number, files, size_bytes, payload))
+            write_frame(outbox, Frame(frame.number, files, size_bytes, payload))
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
     except Exception as error:
-        write_frame(out, _last_words("a worker failed", error))
+        write_frame(outbox, _last_words("a worker failed", error))
 
 
 def _last_words(what: str, error: Exception) -> Frame:
@@ -114,17 +109,22 @@ def _last_words(what: str, error: Exception) -> Frame:
     if isinstance(error, PipelineError):
         words = (error.cause, error.advice)
     else:
+        import traceback
+
         words = (f"{what}:\n{traceback.format_exc()}", "")
     return Frame(FAILED, 0, 0, message.encode(words))
 
 
 class Child(NamedTuple):
-    """A running child as the parent sees it. outbox: None for a walker, which is told nothing more."""
+    """A running child as the parent sees it. outbox: None for a walker, which is told nothing more.
 
-    process: ForkServerProcess
+    lifeline: the end that only the parent holds.
+    """
+
+    process: Process
+    lifeline: int
     inbox: Inbox
     outbox: Outbox | None
-    ends: tuple[Connection, ...]
 
     def kill(self) -> None:
         """At once: a child owns nothing that needs care."""
@@ -132,32 +132,47 @@ class Child(NamedTuple):
 
     def release(self) -> None:
         """After its end: the parent's ends of its pipes are closed."""
-        self.process.join(timeout=1)  # one that hangs in the kernel is left to it
-        for end in self.ends:
-            end.close()
+        self.process.has_ended(within_s=1)  # one that hangs in the kernel is left to it
+        for handle in (self.process.sentinel, self.lifeline, self.inbox.handle):
+            os.close(handle)
+        if self.outbox is not None:
+            os.close(self.outbox.handle)
 
 
-def start_walker(context: ForkServerContext, station: Station) -> Child:
-    with starting_processes():
-        lifeline, lifeline_end = context.Pipe(duplex=False)
-        results, results_end = context.Pipe(duplex=False)
-        process = context.Process(target=_run_walker, args=(station, lifeline, results_end), daemon=True)
-        process.start()
-    lifeline.close()
-    results_end.close()
-    return Child(process, Inbox(results.fileno()), None, (results, lifeline_end))
+def start_walker(server: ForkServer, station: Station) -> Child:
+    process, (lifeline, results) = _start(server, _run_walker, (station,), child_reads=(True, False))
+    return Child(process, lifeline, Inbox(results), None)
 
 
-def start_worker(context: ForkServerContext) -> Child:
-    with starting_processes():
-        lifeline, lifeline_end = context.Pipe(duplex=False)
-        jobs_end, jobs = context.Pipe(duplex=False)
-        results, results_end = context.Pipe(duplex=False)
-        process = context.Process(target=_run_worker, args=(lifeline, jobs_end, results_end), daemon=True)
-        process.start()
-    for end in (lifeline, jobs_end, results_end):
-        end.close()
-    return Child(process, Inbox(results.fileno()), Outbox(jobs.fileno()), (results, jobs, lifeline_end))
+def start_worker(server: ForkServer) -> Child:
+    process, (lifeline, jobs, results) = _start(server, _run_worker, (), child_reads=(True, True, False))
+    return Child(process, lifeline, Inbox(results), Outbox(jobs))
+
+
+def _start(
+    server: ForkServer,
+    run: Callable[..., None],
+    arguments: tuple[object, ...],
+    child_reads: Sequence[bool],
+) -> tuple[Process, list[int]]:
+    """A child with pipes of its own, and the ends of them that stay here. child_reads: for each pipe, whether
+    it is read there and written here."""
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        with starting_processes():
+            for is_read_there in child_reads:
+                reading, writing = os.pipe()
+                theirs.append(reading if is_read_there else writing)
+                ours.append(writing if is_read_there else reading)
+            return server.start(run, arguments, theirs), ours
+    except BaseException:
+        for handle in ours:
+            os.close(handle)
+        raise
+    finally:
+        for handle in theirs:
+            os.close(handle)
 
 
 def set_up(worker: Child, station: Station, number: int) -> None:

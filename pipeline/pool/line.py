@@ -18,7 +18,6 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Iterator
-from multiprocessing.context import ForkServerContext
 
 from pipeline.model import message
 from pipeline.model.errors import StationError
@@ -26,6 +25,7 @@ from pipeline.model.message import Results
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame
 from pipeline.pool.children import Child, Station, set_up, start_walker, start_worker
 from pipeline.pool.crew import Crew, Size, busy_ns
+from pipeline.pool.forkserver import ForkServer
 from pipeline.pool.reserve import Reserve
 from pipeline.pool.retry import Retry
 
@@ -35,7 +35,7 @@ WINDOW_BATCHES = 64
 SILENCE_S = 300.0
 DEATHS_IN_A_ROW = 16
 TICK_S = 0.2
-HANDLES_PER_WORKER = 5
+HANDLES_PER_WORKER = 4
 HANDLES_OF_THE_REST = 44
 """What a process has open beside its workers' pipes, generously: the state, folders, logs, the walker."""
 
@@ -59,14 +59,14 @@ class Line:
 
     def __init__(
         self,
-        context: ForkServerContext,
+        server: ForkServer,
         walker: Station,
         worker: Station,
         size: Size,
         reserve: Reserve | None = None,
         silence_s: float = SILENCE_S,
     ) -> None:
-        self._context = context
+        self._server = server
         self._station = worker
         self._reserve = reserve
         self._silence_s = silence_s
@@ -86,7 +86,7 @@ class Line:
         self._walker: Child | None = None
         self._walker_sign_s = self._looked_s = time.monotonic()
         try:
-            self._walker = start_walker(context, walker)
+            self._walker = start_walker(server, walker)
             self._register(self._walker, "walker")
             for _ in range(self._least):
                 self._start_worker()
@@ -140,7 +140,7 @@ class Line:
     def _may_rest(self, worker: _Worker) -> bool:
         """Whether it went into the reserve: not with anything given or said that nobody has taken."""
         is_done = self._total is not None and self._next >= self._total and not worker.given
-        if self._reserve is None or not is_done or self._least <= 0 or not worker.child.process.is_alive():
+        if self._reserve is None or not is_done or self._least <= 0 or worker.child.process.has_ended():
             return False
         self._least -= 1
         self._reserve.put(worker.child)
@@ -310,9 +310,8 @@ class Line:
     def _look_for_waiting(self) -> None:
         """One at a time starts fast; where all wait for their reads, more of them wait at once."""
         at_work = [worker.child.process.pid for worker in self._workers.values() if worker.given]
-        pids = [pid for pid in at_work if pid is not None]
         now_s, own_s = time.monotonic(), time.process_time()
-        for _ in range(self._crew.missing(pids, len(self._workers), self._has_work(), now_s, own_s)):
+        for _ in range(self._crew.missing(at_work, len(self._workers), self._has_work(), now_s, own_s)):
             self._start_worker()
 
     def _has_work(self) -> bool:
@@ -325,7 +324,7 @@ class Line:
         number = self._started
         child = self._reserve.take() if self._reserve is not None else None
         if child is None:
-            child = start_worker(self._context)
+            child = start_worker(self._server)
         set_up(child, self._station, number)
         self._workers[number] = _Worker(child, time.monotonic())
         self._register(child, "worker", number)

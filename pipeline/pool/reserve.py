@@ -8,25 +8,23 @@ ending them; `close` ends those that are here.
 
 from __future__ import annotations
 
-from multiprocessing.context import ForkServerContext
-
 from pipeline.pool.channel import REST, Frame
 from pipeline.pool.children import Child
+from pipeline.pool.forkserver import ForkServer
 
 
 class Reserve:
-    """context: where processes come from. It is kept, since the fork server has to be started before threads
-    are, and without a signal being lost."""
+    """server: where processes come from, one for all runs."""
 
-    def __init__(self, context: ForkServerContext) -> None:
-        self.context = context
+    def __init__(self, server: ForkServer) -> None:
+        self.server = server
         self._resting: list[Child] = []
 
     def take(self) -> Child | None:
         """A worker that is alive, with nothing to do and nothing open."""
         while self._resting:
             child = self._resting.pop()
-            if child.process.is_alive():
+            if not child.process.has_ended():
                 return child
             child.release()
         return None

@@ -1,8 +1,10 @@
-"""The hash functions, by their names in the configuration: BLAKE3, SHA-256 and XXH3 (128 bits)."""
+"""The hash functions, by their names in the configuration: BLAKE3, SHA-256 and XXH3 (128 bits).
+
+Loaded are those that are used: each process of a run would pay for the others at its start.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
@@ -26,6 +28,8 @@ def hasher(algorithm: str, threads: int = 1) -> NewHasher:
     """The constructor of a hash: called with a buffer or with nothing. threads: at most, for one `update`;
     only BLAKE3, which is a tree, can use more than one."""
     if algorithm == "sha256":
+        import hashlib
+
         return cast(NewHasher, hashlib.sha256)
     if algorithm == "xxh3_128":
         import xxhash

@@ -8,12 +8,15 @@ lists each folder itself; nothing is followed that the walk would not follow; wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pipeline.stages.ahead import waits_until_now
 from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _THREADS = 4
 _MOST_FOLDERS = 1024
@@ -46,6 +49,8 @@ class FoldersAhead:
         if len(inner) < 2:
             return
         if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._threads = ThreadPoolExecutor(_THREADS, "folders ahead")
         self._reading = [reading for reading in self._reading if not reading.done()]
         if len(self._reading) > _MOST_WAITING:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.stages import digest
 from pipeline.store.pieces import pieces
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _BUFFER_BYTES = 4 << 20
 _LOOK_BYTES, _LOOK_S = 16 << 20, 1.0
@@ -43,6 +46,8 @@ class LargeFiles:
     ) -> tuple[bytes, int]:
         """Hash at most `size_bytes`, and hand each piece to `take`, with whether it is a hole."""
         if self._buffer is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._buffer = bytearray(_BUFFER_BYTES)
             self._helper = ThreadPoolExecutor(1, "hashing")
         assert self._helper is not None, "made together"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pipeline import sources
 from pipeline.config import HASH_ALGORITHMS, Source
@@ -22,16 +22,13 @@ from pipeline.layout import SourcePlace
 from pipeline.model.message import Results
 from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
-from pipeline.pool.forkserver import BACKING_UP, start_fork_server
+from pipeline.pool.forkserver import BACKING_UP, ForkServer, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.store.schema import with_schema
 from pipeline.store.state import connect_writer
-
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerContext
 
 SYNTHETIC, WARM, COLD = "synthetic", "warm", "cold"
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
@@ -43,10 +40,7 @@ _IS_FASTER = 1.15
 
 
 class Step(NamedTuple):
-    """What is to be measured. data: if TYPE_CHECKING:
-        from multiprocessing.context import ForkServerContext
-
-    SYNTHETIC, WARM or COLD."""
+    """What is to be measured. data: SYNTHETIC, WARM or COLD."""
 
     data: str
     algorithm: str
@@ -84,14 +78,14 @@ def bench(
 ) -> Verdict | None:
     """Measure one step after the other. limit_s: for each. None: nothing could be measured, or it was
     stopped."""
-    context = start_fork_server(*BACKING_UP)
+    server = start_fork_server(*BACKING_UP)
     measurements = []
     with _data(path) as folder, _empty_state() as state:
         root = _root(folder)
         for step in steps(path is not None, os.cpu_count() or 1):
             if step.data == COLD:
                 drop_caches(folder)
-            measured = _measure(context, root, state, step, limit_s, stop)
+            measured = _measure(server, root, state, step, limit_s, stop)
             if stop():
                 return None
             if measured is not None:
@@ -140,7 +134,7 @@ def _fewest(measurements: list[Measurement]) -> int:
 
 
 def _measure(
-    context: ForkServerContext,
+    server: ForkServer,
     root: SourceRoot,
     state: Path,
     step: Step,
@@ -154,7 +148,7 @@ def _measure(
     began_s = first_s = time.monotonic()
     first: Results | None = None
     with Line(
-        context, Station(Scanner, scan), Station(Hasher, hashing), Size(step.workers, step.workers)
+        server, Station(Scanner, scan), Station(Hasher, hashing), Size(step.workers, step.workers)
     ) as line:
         for results in line.results():
             if results is not None and first is not None:

@@ -49,7 +49,7 @@ UNKNOWN = (
 def rebuild(config: Config, monitor: ReadMonitor, stop: Callable[[], bool], dry_run: bool) -> ReadSummary:
     """Make the new state, and tell the monitor. stop: asked a few times a second whether to end early."""
     began_s, started_ns = time.monotonic(), time.time_ns()
-    context = start_fork_server(*REBUILDING)
+    server = start_fork_server(*REBUILDING)
     if not config.backup_root.is_dir():
         raise StateError(f"there is no backup in {config.backup_root}", "Is its disk mounted?")
     with open_tree(config.backup_root, started_ns, dry_run) as tree, ExitStack() as cleanup:
@@ -65,7 +65,7 @@ def rebuild(config: Config, monitor: ReadMonitor, stop: Callable[[], bool], dry_
         run = rebuilding.begin(started_ns)
         setup = TreeSetup(os.fspath(tree.root), config.hash_algorithm)
         workers = Size.of(config.workers.count)
-        with Line(context, Station(TreeWalk, setup), Station(TreeReader, setup), workers) as line:
+        with Line(server, Station(TreeWalk, setup), Station(TreeReader, setup), workers) as line:
             for results in line.results():
                 if results is not None:
                     rebuilding.take(results.items, results.bytes_read)

@@ -64,7 +64,7 @@ _NOT_HELD_WHY = "the folder's file system can't hold them, or only root may set 
 def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
     """Restore, and tell the monitor. stop: asked a few times a second whether to end early."""
     began_s = time.monotonic()
-    context = start_fork_server(*RESTORING)
+    server = start_fork_server(*RESTORING)
     with open_for_reading(config) as opened:
         run = find_run(opened, request.at)
         parts = parts_of(opened, request)
@@ -77,7 +77,7 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
         with ExitStack() as cleanup:
             setup = _setup(opened, request, monitor, cleanup)
             line = cleanup.enter_context(
-                Line(context, Station(Lister, listing), Station(Restorer, setup), workers)
+                Line(server, Station(Lister, listing), Station(Restorer, setup), workers)
             )
             restoring = _Restoring(setup, monitor, coming, parts == (b"",), began_s)
             # In the latest state, a run that is at work or was cut may have left folders half done.

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,7 +27,7 @@ from pipeline.model.message import Results
 from pipeline.model.report import Deed, Finding, Progress, ReadMonitor, ReadSummary
 from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
-from pipeline.pool.forkserver import VERIFYING, start_fork_server
+from pipeline.pool.forkserver import VERIFYING, ForkServer, start_fork_server
 from pipeline.pool.line import Line
 from pipeline.stages.foreign import ForeignWalk
 from pipeline.stages.lister import StoredLister
@@ -40,9 +40,6 @@ from pipeline.views.mending import mend
 from pipeline.views.opening import HIGHEST, LOWEST, Opened, open_for_reading
 from pipeline.views.position import read_position, write_position
 from pipeline.views.pulse import Pulse
-
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerContext
 
 _FOREIGN_WORDS = "nothing in the state names it"
 
@@ -62,10 +59,10 @@ class Request(NamedTuple):
 def verify(config: Config, request: Request, monitor: ReadMonitor, stop: Callable[[], bool]) -> ReadSummary:
     """Verify, and tell the monitor. stop: asked a few times a second whether to end early."""
     began_s = time.monotonic()
-    context = start_fork_server(*VERIFYING)
+    server = start_fork_server(*VERIFYING)
     with open_for_reading(config, whole=not request.is_partial) as opened, ExitStack() as cleanup:
         verifying = _Verifying(opened, request, monitor, stop, began_s, cleanup)
-        status = verifying.execute(context)
+        status = verifying.execute(server)
     if request.repair and verifying.has_repairable and status != "interrupted":
         try:
             mend(config, verifying.repairable, monitor, verifying.figures)
@@ -104,7 +101,7 @@ class _Verifying:
         for closing in (self._pairs, self._missing, self._foreign):
             cleanup.callback(closing.close)
 
-    def execute(self, context: ForkServerContext) -> str:
+    def execute(self, server: ForkServer) -> str:
         opened, config = self._opened, self._opened.config
         setup = VerifySetup(
             opened.places, opened.algorithm, str(opened.root), str(opened.state_path),
@@ -122,7 +119,7 @@ class _Verifying:
             (Station(ForeignWalk, setup), self._take_foreign, at_most_s / 2, "foreign files may be left"),
             (Station(StoredLister, listing), self._take_stored, at_most_s, "the next call goes on from here"),
         ):
-            with Line(context, walker, Station(Verifier, setup), workers) as line:
+            with Line(server, walker, Station(Verifier, setup), workers) as line:
                 ending = self._follow(line, take, limit_s)
             if ending == "stopped":
                 break

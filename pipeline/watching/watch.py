@@ -101,7 +101,7 @@ class Watch:
         """Until `stop` says so. Raises PipelineError."""
         reserve: Reserve | None = None
         try:
-            reserve = Reserve(start_fork_server(*BACKING_UP))  # before there are threads
+            reserve = Reserve(start_fork_server(*BACKING_UP))
             self._observe(stop)
             if not stop():
                 self._tell(self._monitor.ready, self._watching())

@@ -37,12 +37,6 @@ def give_history(backup: Backup) -> None:
     assert backup.all_contents() >= CONTENTS
 
 
-def copy_of(backup: Backup, base: Path) -> Backup:
-    """A twin to be tried on: source, backup and all, with its times."""
-    subprocess.run(["cp", "-a", f"{backup.base}/.", f"{base}"], check=True)
-    return Backup(base, sources=backup.sources, settings=backup.settings, make_sources=False)
-
-
 @contextmanager
 def on_a_small_disk(base: Path, size: str, inodes: int = 0) -> Iterator[Backup]:
     """A backup whose root is a file system of its own. inodes: 0 for as many as it likes."""

@@ -24,7 +24,6 @@ from stopped import (
     break_ext4,
     change_all,
     change_everywhere,
-    copy_of,
     deep_and_wide,
     enlarge,
     failing_at,
@@ -244,7 +243,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Backup:
 
 @pytest.fixture
 def tried(history: Backup, tmp_path: Path) -> Backup:
-    return copy_of(history, tmp_path / "tried")
+    return history.twin(tmp_path / "tried")
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +251,7 @@ def calls(history: Backup, tmp_path_factory: pytest.TempPathFactory) -> list[Cal
     """What the next run calls when nothing fails."""
     need("strace")
     base = tmp_path_factory.mktemp("traced")
-    backup = copy_of(history, base / "it")
+    backup = history.twin(base / "it")
     backup.run("--quiet", under=tracing(base / "trace"))
     return calls_of(base / "trace")
 
