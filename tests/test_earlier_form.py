@@ -13,7 +13,11 @@ from harness import Backup, exact
 from restored import keep, restore, unlike
 from with_past import make_past
 
-from pipeline.store.schema import SCHEMA, SCHEMA_VERSION
+from pipeline.model.attributes import pack
+from pipeline.store.reading import Reader, read_attributes
+from pipeline.store.schema import SCHEMA, SCHEMA_VERSION, bring_up_to_date
+from pipeline.store.seal import OPENING
+from pipeline.store.state import connect_writer, keep_attributes
 
 SINCE_1 = {
     "files": ("links", "attributes", "linked_to"),
@@ -88,3 +92,21 @@ def test_a_run_brings_it_up_to_date(older: tuple[Backup, bytes], tmp_path: Path)
     for at in ("2", "5"):
         restore(backup, tmp_path / f"after {at}", "--at", at)
         assert not unlike(keep(tmp_path / f"before {at}"), keep(tmp_path / f"after {at}"))
+
+
+def test_a_reader_beside_the_run(backup: Backup) -> None:
+    """What covers an earlier state for a reader goes when a writer has altered it."""
+    backup.write({"one": "one"})
+    backup.run()
+    path = backup.root / ".pipeline/state.db"
+    make_older(path)
+    writer = connect_writer(path)
+    writer.execute("REPLACE INTO settings VALUES ('x', 1)")  # leaves a WAL, as a writer that was cut does
+    reader = Reader(path)
+    assert reader.execute("SELECT count(*) FROM files").fetchall() == [(2,)]
+    bring_up_to_date(writer, (OPENING, 1))
+    name = keep_attributes(writer, pack([(b"user.a", b"1")]))
+    writer.execute("UPDATE files SET attributes = ? WHERE kind = 0", (name,))
+    rows = reader.execute("SELECT attributes FROM files WHERE kind = 0").fetchall()
+    assert read_attributes(reader, rows[0][0]) == pack([(b"user.a", b"1")])
+    writer.close()

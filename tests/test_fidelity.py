@@ -281,3 +281,29 @@ def test_where_attributes_can_t_be_held(tmp_path: Path) -> None:
         assert stat.S_IMODE((disk / "to/a").stat().st_mode) == 0o600
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    ("harm", "command"),
+    [
+        ("UPDATE attributes SET packed = x'c1c1c1'", "export"),
+        ("UPDATE attributes SET packed = x'c1c1c1'", "restore one"),
+        ("UPDATE attributes SET packed = x'c1c1c1'", "run"),
+        ("DELETE FROM attributes", "restore one"),
+    ],
+)
+def test_attributes_that_the_state_has_lost(backup: Backup, tmp_path: Path, harm: str, command: str) -> None:
+    """Named with the path that they belong to, and never restored without a word; a new state can be made."""
+    (backup.source / "one").write_text("one")
+    os.setxattr(backup.source / "one", "user.a", b"1")
+    backup.run()
+    with sqlite3.connect(backup.root / ".pipeline/state.db") as state:
+        state.execute(harm)
+    state.close()
+    (backup.root / ".pipeline/state.seal").unlink()
+    to = ("--to", str(tmp_path / "to")) if command.startswith("restore") else ()
+    result = backup.call(*command.split(), *to, expect=None)
+    assert result.exit in (1, 3) and "docs/one" in result.said
+    if command == "run":
+        backup.call("rebuild", expect=0)
+        assert backup.run("--json").summary["metadata"] == 0

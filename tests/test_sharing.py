@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from faults.images import Disk, mounted, need
 from harness import Backup
 from restored import keep, restore, unlike
 from trees import EPOCH_NS, File, remove, write_tree
+
+from pipeline.store.folders import FOLDER_FLAGS, Folders
+from pipeline.store.operation import Identity
+from pipeline.store.sharing import Sharing
+from pipeline.store.staging import Staged
 
 LARGE = os.urandom(1 << 20) * 3
 SAME = File(b"the same\n", mtime_ns=EPOCH_NS)
@@ -162,3 +169,70 @@ def test_shared_blocks(kind: str, tmp_path: Path) -> None:
         backup.run()
         assert (root / "_duplicates/b1").read_bytes() == content
         backup.call("verify")
+
+
+def test_a_changed_duplicate_whose_stored_file_is_gone(tmp_path: Path) -> None:
+    """It is stored by this very run: what was staged for it isn't given up before all is known."""
+    backup = Backup(tmp_path / "one", settings={"duplicates.action": "hardlink"})
+    backup.write({"a": SAME, "b": File(b"other bytes\n", mtime_ns=EPOCH_NS)})
+    backup.run()
+    (backup.root / "b").unlink()
+    backup.write({"b": SAME})
+    backup.run(expect=3)
+    assert (backup.root / backup.entry("docs/b")["stored_at"]).read_bytes() == SAME.content
+
+
+def test_a_new_first_name_changes_nothing_that_is_stored(linked: Backup) -> None:
+    for name in ("x", "y"):
+        os.link(linked.source / "a", linked.source / name)
+    linked.run()
+    before = inodes(linked)
+    os.link(linked.source / "a", linked.source / "0")
+    linked.run()
+    after = inodes(linked)
+    assert {path: after[path] for path in before} == before
+
+
+def test_an_original_with_a_bad_sector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The duplicate is stored by itself, and the run goes on."""
+    for name in ("staging/new", "root/a"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("same")
+        os.utime(tmp_path / name, ns=(5, 5))
+    inode, read = (tmp_path / "root/a").stat().st_ino, os.pread
+
+    def pread(handle: int, *rest: int) -> bytes:
+        if os.fstat(handle).st_ino == inode:
+            raise OSError(errno.EIO, "bad sector")
+        return read(handle, *rest)
+
+    monkeypatch.setattr(os, "pread", pread)
+    handles = [os.open(tmp_path / name, FOLDER_FLAGS) for name in ("staging", "root")]
+    new = Staged(b"new", Identity((tmp_path / "staging/new").stat().st_ino, 4, b"d", None))
+    sharing = Sharing("hardlink", handles[0], Folders(handles[1]), lambda: b"p-1")
+    assert sharing.share(new, None, b"a") == (new, None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_full_disk_is_met_before_the_group_counts(tmp_path: Path) -> None:
+    """What needs room for a file of its own fails while the run can still give up; the next one goes on."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True)
+    try:
+        settings = {"duplicates.action": "hardlink", "backup_root": str(disk / "backup")}
+        backup = Backup(tmp_path / "one", settings=settings)
+        backup.write({"m": os.urandom(9 << 20)})
+        backup.run()
+        for name in ("n", "o", "p"):
+            os.link(backup.source / "m", backup.source / name)
+            backup.run()
+        (backup.source / "m").chmod(0o600)
+        backup.run(expect=1)
+        (backup.source / "m").chmod(0o644)
+        backup.write({"new": "small\n"})
+        backup.run()
+        assert (disk / "backup/new").exists()
+    finally:
+        subprocess.run(["umount", disk], check=True)
