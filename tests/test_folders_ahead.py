@@ -59,7 +59,7 @@ def test_too_few_handles_are_no_problem(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(_handle: int) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(folders_ahead.os, "dup", refuse)
+    monkeypatch.setattr(folders_ahead.calls, "dup", refuse)
     ahead, folder = FoldersAhead(), os.open(tmp_path, os.O_RDONLY)
     try:
         ahead.before_listing()
