@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pipeline.model.record import Kind
+from pipeline.store import calls
 from pipeline.store.files import StoredFiles
+from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.operation import Identity, Operation, Place
 from pipeline.store.staging import Adopted, Expected, Staging
 
@@ -33,15 +35,15 @@ class Store:
         self.staging_path, self.quarantine_path = root / ".pipeline/staging", root / ".pipeline/quarantine"
         for folder in (self.staging_path, self.quarantine_path):
             folder.mkdir(parents=True)
-        flags = os.O_RDONLY | os.O_DIRECTORY
-        self.handles = [os.open(path, flags) for path in (root, self.staging_path, self.quarantine_path)]
+        paths = (root, self.staging_path, self.quarantine_path)
+        self.handles = [calls.open(path, FOLDER_FLAGS) for path in paths]
         self.files = StoredFiles(*self.handles, hash_file)
         self.staging = Staging(self.handles[1], self.files.folders)
 
     def close(self) -> None:
         self.files.close()
         for handle in self.handles:
-            os.close(handle)
+            calls.close(handle)
 
     def put(self, at: str, content: bytes = b"old") -> Identity:
         path = self.root / at

@@ -14,8 +14,8 @@ from harness import REPOSITORY, Backup
 from trees import remove
 
 from pipeline.model.record import Kind
-from pipeline.store import staging as staging_module
-from pipeline.store.folders import Folders
+from pipeline.store import calls
+from pipeline.store.folders import FOLDER_FLAGS, Folders
 from pipeline.store.operation import Identity, Place, Remove
 from pipeline.store.staging import Expected, Staging
 
@@ -146,7 +146,7 @@ def test_old_content_gets_a_second_name_without_hard_links(
     def no_links(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "no hard links here")
 
-    monkeypatch.setattr(staging_module.os, "link", no_links)
+    monkeypatch.setattr(calls, "link", no_links)
     stored = tmp_path / "stored"
     if kind == Kind.FILE:
         stored.write_bytes(b"content")
@@ -156,7 +156,7 @@ def test_old_content_gets_a_second_name_without_hard_links(
         stored.symlink_to("target")
         expected = Expected(kind, 6, None, b"target", 5)
     (tmp_path / "staging").mkdir()
-    root, folder = (os.open(place, os.O_RDONLY) for place in (tmp_path, tmp_path / "staging"))
+    root, folder = (calls.open(place, FOLDER_FLAGS) for place in (tmp_path, tmp_path / "staging"))
     folders = Folders(root)
     adopted = Staging(folder, folders).adopt(b"stored", expected)
     copy = tmp_path / "staging" / os.fsdecode(adopted.name)
@@ -165,8 +165,8 @@ def test_old_content_gets_a_second_name_without_hard_links(
     assert adopted.identity.inode == copy.lstat().st_ino
     assert adopted.origin.inode == stored.lstat().st_ino
     folders.close()
-    os.close(root)
-    os.close(folder)
+    calls.close(root)
+    calls.close(folder)
 
 
 def test_a_lost_second_name_does_not_cost_the_content(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_lost_second_name_does_not_cost_the_content(tmp_path: Path) -> None:
     stored = tmp_path / "a"
     stored.write_bytes(b"old content")
     identity = Identity(stored.stat().st_ino, 11, b"digest", None)
-    handles = [os.open(place, os.O_RDONLY) for place in (tmp_path, tmp_path / "staging", tmp_path)]
+    handles = [calls.open(place, FOLDER_FLAGS) for place in (tmp_path, tmp_path / "staging", tmp_path)]
     files = StoredFiles(*handles, hash_file=lambda handle: b"digest")
     operations = [
         Place(b"gone", b"_deleted/a", identity, b"docs\0a", 0, None, b"a"),
@@ -190,7 +190,7 @@ def test_a_lost_second_name_does_not_cost_the_content(tmp_path: Path) -> None:
         assert not stored.exists()
     files.close()
     for handle in handles:
-        os.close(handle)
+        calls.close(handle)
 
 
 CUT_BEFORE_THE_FIRST_RENAME = """

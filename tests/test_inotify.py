@@ -242,6 +242,7 @@ def test_a_source_that_goes_is_said(observe: Callable[..., Ears]) -> None:
         assert pending.everything_due_s < due_s, "before its time"
 
 
+@pytest.mark.handles
 def test_deeper_than_any_path_can_be(observe: Callable[..., Ears]) -> None:
     """Folders are watched by handles, so also those whose path is longer than a system call takes."""
     ears = observe({})

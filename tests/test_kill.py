@@ -101,6 +101,7 @@ def test_killed_in_a_run_with_changes(tmp_path: Path, size: dict[str, Any]) -> N
     killed.cut.assert_all_well()
 
 
+@pytest.mark.handles
 @pytest.mark.parametrize("which", ["first", "last", "both"])
 def test_a_killed_worker_is_replaced(tmp_path: Path, which: str) -> None:
     """SIGKILL to a worker: the run goes on and ends well, everything stored, no process left."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from harness import Backup
 from trees import Folder, Link, Tree, remove
 
@@ -96,6 +97,7 @@ def test_names_of_255_bytes(backup: Backup) -> None:
     backup.assert_all_well()
 
 
+@pytest.mark.handles
 def test_a_path_of_many_long_folders(backup: Backup) -> None:
     """Paths longer than the system's limit for one call are backed up as any other."""
     deep = backup.source

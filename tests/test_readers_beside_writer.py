@@ -23,6 +23,7 @@ from pipeline.model import message
 from pipeline.stages.foreign import ForeignWalk
 from pipeline.stages.restorer import Restorer
 from pipeline.stages.setup import RestoreSetup, VerifySetup
+from pipeline.store import calls
 from pipeline.store.past import read_held
 from pipeline.store.reading import Reader
 from pipeline.store.state import connect_writer
@@ -76,7 +77,7 @@ def test_a_file_that_has_moved_since_it_was_listed(backup: Backup, tmp_path: Pat
         message.encode([(message.INSIDE, b"docs"), (message.FILE, b"f", held[1:])])
     )
     os.umask(before)
-    os.close(lock)
+    calls.close(lock)
     assert (tmp_path / "to/f").read_text() == "the content\n"
 
 

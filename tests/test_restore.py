@@ -292,6 +292,7 @@ def test_reserved_names_come_back_as_they_were(backup: Backup, tmp_path: Path) -
         assert_same(wanted, tmp_path / str(number))
 
 
+@pytest.mark.handles
 def test_a_path_longer_than_one_call_takes(backup: Backup, tmp_path: Path) -> None:
     """Deep below what the system takes as one path, a file comes back with its folders."""
     deep = Path(*(f"{depth:0250}" for depth in range(20)))

@@ -12,6 +12,7 @@ from restored import assert_same, keep, restore
 from trees import File, Folder, write_tree
 
 from pipeline.model.errors import RestoreError
+from pipeline.store import calls
 from pipeline.store.target import Root
 
 
@@ -69,7 +70,7 @@ def test_a_folder_that_was_exchanged(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     found = (tmp_path / "to").stat()
     place = Root(str(tmp_path / "to"), found.st_dev, found.st_ino)
-    os.close(place.open())
+    calls.close(place.open())
     (tmp_path / "to").rename(tmp_path / "moved")
     for exchange in ("a link", "a folder"):
         if exchange == "a link":

@@ -131,6 +131,7 @@ def while_swapping(at: str, to: Path, outside: Path, work: Callable[[], object])
         thread.join(timeout=20)
 
 
+@pytest.mark.handles
 @pytest.mark.parametrize("at", ["folder", "folder/deep"])
 def test_a_link_that_appears_meanwhile(stored: Backup, tmp_path: Path, at: str) -> None:
     """A folder of the target that turns into a link to the outside and back all the time: whatever the

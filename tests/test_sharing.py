@@ -15,6 +15,7 @@ from harness import Backup
 from restored import keep, restore, unlike
 from trees import EPOCH_NS, File, remove, write_tree
 
+from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS, Folders
 from pipeline.store.operation import Identity
 from pipeline.store.sharing import Sharing
@@ -207,7 +208,7 @@ def test_an_original_with_a_bad_sector(tmp_path: Path, monkeypatch: pytest.Monke
         return read(handle, *rest)
 
     monkeypatch.setattr(os, "pread", pread)
-    handles = [os.open(tmp_path / name, FOLDER_FLAGS) for name in ("staging", "root")]
+    handles = [calls.open(tmp_path / name, FOLDER_FLAGS) for name in ("staging", "root")]
     new = Staged(b"new", Identity((tmp_path / "staging/new").stat().st_ino, 4, b"d", None))
     sharing = Sharing("hardlink", handles[0], Folders(handles[1]), lambda: b"p-1")
     assert sharing.share(new, None, b"a") == (new, None)

@@ -12,7 +12,8 @@ import pytest
 from harness import Backup
 
 from pipeline.model.errors import LockedError
-from pipeline.store import lock
+from pipeline.store import calls, lock
+from pipeline.store.folders import FOLDER_FLAGS
 
 
 def test_status_as_json(past: Backup) -> None:
@@ -52,7 +53,7 @@ def test_status_for_people(past: Backup) -> None:
 def test_a_look_at_the_lock_disturbs_nobody(tmp_path: Path) -> None:
     """Nobody holds it, somebody does, nobody does again; looking neither makes nor takes the lock."""
     assert lock.holder(tmp_path) is None and not os.listdir(tmp_path)
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = calls.open(tmp_path, FOLDER_FLAGS)
     held = lock.acquire(folder, 10**18)
     assert lock.holder(tmp_path) == (os.getpid(), "2001-09-09T01:46:40+00:00")
     with pytest.raises(LockedError, match=f"process {os.getpid()}, started 2001"):
@@ -60,7 +61,7 @@ def test_a_look_at_the_lock_disturbs_nobody(tmp_path: Path) -> None:
     os.close(held)
     assert lock.holder(tmp_path) is None
     os.close(lock.acquire(folder, 1))
-    os.close(folder)
+    calls.close(folder)
 
 
 def test_a_holder_that_left_no_text(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_a_holder_that_left_no_text(tmp_path: Path) -> None:
 def test_a_look_never_refuses_a_run(tmp_path: Path) -> None:
     """Somebody who looks has the lock for an instant; a run that comes just then waits for it."""
     (tmp_path / "lock").touch()
-    folder = os.open(tmp_path, os.O_RDONLY)
+    folder = calls.open(tmp_path, FOLDER_FLAGS)
     looking = (tmp_path / "lock").open("rb")
     fcntl.flock(looking, fcntl.LOCK_SH)
     timer = threading.Timer(0.015, looking.close)
@@ -89,4 +90,4 @@ def test_a_look_never_refuses_a_run(tmp_path: Path) -> None:
         with pytest.raises(LockedError):
             lock.acquire(folder, 1)
         assert time.monotonic() - began_s < 1
-    os.close(folder)
+    calls.close(folder)
