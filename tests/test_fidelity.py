@@ -245,6 +245,27 @@ def test_set_id_bits_come_with_the_owner_alone(everything: Backup, tmp_path: Pat
         assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, mode), name
 
 
+def test_what_can_t_be_seen_keeps_nothing_out(backup: Backup) -> None:
+    """More names of attributes than the system tells (64 KiB), and links where there is no /proc: all is
+    backed up, with a warning; and what is private stays so, since a list can be asked for by its name."""
+    (backup.source / "folder").mkdir()
+    for place in (backup.source / "folder", backup.source / "folder/one"):
+        if place.name == "one":
+            place.write_text("one")
+            set_list(place, PRIVATE)
+        for number in range(300):
+            os.setxattr(place, f"trusted.{number:03}" + "x" * 230, b"")
+    for number in range(3):
+        (backup.source / f"link{number}").symlink_to("nowhere")
+    without_proc = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    result = backup.run("--json", expect=3, under=without_proc)
+    warned = [line["path"] for line in result.lines if line["type"] == "warning"]
+    assert warned == ["docs/folder", "docs/folder/one", "docs/link0"]
+    assert (backup.root / "folder/one").read_text() == "one"
+    assert os.listxattr(backup.root / "folder/one") == ["system.posix_acl_access"]
+    assert [os.path.lexists(backup.root / f"link{number}") for number in range(3)] == [True] * 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_on_other_file_systems(kind: str, tmp_path: Path) -> None:

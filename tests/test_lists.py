@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from everything import GROUP, USER, access_list, set_list
 
-from pipeline.model.attributes import ACCESS_LIST, pack
+from pipeline.model.attributes import ACCESS_LIST, pack, unpack
 from pipeline.model.record import Stat
 from pipeline.store import calls, extended, metadata
 from pipeline.store.folders import FOLDER_FLAGS
@@ -157,3 +157,13 @@ def test_set_id_bits_come_with_the_owner_alone(tmp_path: Path, monkeypatch: pyte
 
         monkeypatch.setattr(calls, "chown", refused)
     os.close(folder)
+
+
+def test_xfs_says_lists_twice(tmp_path: Path) -> None:
+    """To root, under names of its own, which would be junk anywhere else."""
+    place = tmp_path / "one"
+    place.write_text("one")
+    set_list(place, OPEN)
+    for name in ("trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT", "trusted.other"):
+        os.setxattr(place, name, b"x")
+    assert dict(unpack(extended.read(os.fsencode(place)))) == {ACCESS_LIST: OPEN, b"trusted.other": b"x"}

@@ -34,7 +34,8 @@ _SAID_TWICE = (b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT")
 
 def read(place: int | bytes) -> bytes:
     """The attributes of an open file, or of what a path leads to (which is not followed if it is a link)."""
-    return _read(place, _names(place)) if EXIST else b""
+    names = _names(place) if EXIST else ()
+    return _read(place, names) if names else b""
 
 
 def read_name(name: bytes, folder: int) -> bytes:
