@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from itertools import combinations
+from unittest.mock import Mock
 
 import msgspec
+import pytest
 from everything import GROUP, USER, access_list
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import attributes
+from pipeline.model.plan import Action, OpenFolder, Plan, SetMetadata
+from pipeline.model.record import Kind, Record
+from pipeline.stages.descriptions import Remembered
+from pipeline.store import journal
+from pipeline.store.operation import Describe, OpenUp, Operation
 
 NAMES = st.sampled_from([b"user.a", b"user.b", b"trusted.a", b"security.capability", attributes.ACCESS_LIST])
 SETS = st.dictionaries(NAMES, st.binary(max_size=8))
@@ -105,3 +112,42 @@ def test_bytes_that_nobody_packed(data: bytes) -> None:
     except msgspec.MsgspecError:
         return
     assert all(type(name) is type(value) is bytes for name, value in pairs)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """Promise 6, flat memory, for attributes by their identity: those that come again are read once, as long
+    as they fit."""
+    read: list[bytes] = []
+
+    def one(name: bytes) -> bytes:
+        read.append(name)
+        return name * 1000
+
+    remembered = Remembered(one, most_bytes=10_000)
+    assert [remembered(name) for name in (b"a", b"b", b"a", b"b")] == [b"a" * 1000, b"b" * 1000] * 2
+    assert read == [b"a", b"b"]
+    for number in range(1_000):
+        remembered(b"%d" % number)
+        assert sum(map(len, remembered._kept.values())) <= 10_000
+    assert remembered(b"large" * 10) == b"large" * 10_000
+    assert sum(map(len, remembered._kept.values())) <= 10_000
+
+
+def test_a_group_holds_what_stored_files_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 6 for groups of operations: they hold no attributes that no stored file gets, and close by the
+    bytes of those that they hold."""
+    monkeypatch.setattr(journal, "GROUP_BYTES", 1_000)
+    packed = attributes.pack([(b"user.a", b"x" * 600), (b"trusted.a", b"x" * 60_000)])
+    applied: list[Operation] = []
+    state = Mock(attributes=lambda name: packed if name else b"")
+    files = Mock(apply=lambda group: applied.extend(group) or [], take_problems=list)
+    group = journal.Journal(
+        state, Mock(inode=lambda at: 7), files, lambda: None, 1, lambda event: None, False, False
+    )
+    file = Record(b"docs\0a", Kind.FILE, 0o644, 0, 0, 5, 5, 7, 0, b"d", None, 0, None, 1, 0, 1, 0, 1, b"name")
+    folder = file._replace(path=b"docs\0b", kind=Kind.FOLDER, digest=None)
+    group.execute(Plan(Action.METADATA, file.path, "", (SetMetadata(b"a"),), file, file))
+    assert not applied
+    group.execute(Plan(None, folder.path, "", (OpenFolder(b"b", 0o755, 0, 0),), folder, folder))
+    assert [type(operation) for operation in applied] == [Describe, OpenUp]
+    assert {operation.attributes for operation in applied} == {attributes.pack([(b"user.a", b"x" * 600)])}  # type: ignore[union-attr]

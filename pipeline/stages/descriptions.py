@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
-from functools import lru_cache
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pipeline.model import attributes
@@ -20,7 +21,30 @@ from pipeline.store.reading import Reader, read_attributes
 from pipeline.store.target import Metadata
 
 _TYPES = {Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK, Kind.FOLDER: stat.S_IFDIR}
-_CACHED = 1_000
+_KEPT_BYTES = 4 << 20
+_ENTRY_BYTES = 200
+"""What keeping one takes beside its own bytes, roughly."""
+
+
+class Remembered:
+    """Attributes by their identity, read once as long as there is room for them: most entries of a tree have
+    the same few."""
+
+    def __init__(self, read: Callable[[bytes], bytes], most_bytes: int = _KEPT_BYTES) -> None:
+        self._read = read
+        self._left_bytes = self._most_bytes = most_bytes
+        self._kept: dict[bytes, bytes] = {}
+
+    def __call__(self, name: bytes) -> bytes:
+        packed = self._kept.get(name)
+        if packed is None:
+            packed = self._read(name)
+            self._left_bytes -= len(packed) + _ENTRY_BYTES
+            if self._left_bytes < 0:
+                self._kept, self._left_bytes = {}, self._most_bytes
+            else:
+                self._kept[name] = packed
+        return packed
 
 
 class Descriptions:
@@ -29,10 +53,7 @@ class Descriptions:
     def __init__(self, state: str, numeric_ids: bool) -> None:
         self._reader = Reader(Path(state))
         self.owners = LocalOwners(None if numeric_ids else self._reader)
-        self._attributes = lru_cache(_CACHED)(self._read_attributes)
-
-    def _read_attributes(self, name: bytes) -> bytes:
-        return read_attributes(self._reader, name)
+        self._attributes = Remembered(partial(read_attributes, self._reader))
 
     def of(self, held: Held) -> Metadata:
         """A mode that nobody knows leaves what it is private."""
