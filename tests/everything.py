@@ -47,7 +47,8 @@ def write_everything(root: Path) -> None:
     _write_attributes(root / "lists")
     _write_kinds(root / "kinds")
     _write_names(root / "names")
-    (root / "empty").chmod(0o1777)
+    os.chown(root / "empty", 1, 2)
+    (root / "empty").chmod(0o3775)
     for folder in ("lists", "kinds", "names/deep", "names", "empty", "."):
         os.utime(root / folder, ns=(EPOCH_NS, EPOCH_NS + ODD_NS))
 
@@ -76,7 +77,9 @@ def _write_attributes(folder: Path) -> None:
 
 
 def _write_kinds(folder: Path) -> None:
-    os.mkfifo(folder / "fifo", 0o640)
+    os.mkfifo(folder / "fifo")
+    os.chown(folder / "fifo", 5, 6)
+    (folder / "fifo").chmod(0o6750)
     os.mknod(folder / "character", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     os.mknod(folder / "block", stat.S_IFBLK | 0o660, os.makedev(7, 200))
     with socket.socket(socket.AF_UNIX) as server:

@@ -75,7 +75,7 @@ def without(name: str) -> Callable[[Path], None]:
 def test_the_judge_sees_it(everything: Backup, harm: Callable[[Path], None]) -> None:
     """(What this whole page rests on.)"""
     twin = everything.base / "twin"
-    write_everything(twin)
+    subprocess.run(["cp", "-a", everything.source, twin], check=True)
     assert judged(everything.source, twin) == ""
     harm(twin)
     assert judged(everything.source, twin) != ""
@@ -232,6 +232,40 @@ def test_without_rights(everything: Backup, tmp_path: Path) -> None:
     assert os.getxattr(to / "lists/plain", "user.bytes") == b"\0\xff\n"
 
 
+def test_set_id_bits_come_with_the_owner_alone(everything: Backup, tmp_path: Path) -> None:
+    """Also for root, where it can't give owners: in a container, on a share. Else what was somebody else's
+    would run with the rights of root."""
+    everything.run()
+    everything.program = ["setpriv", "--bounding-set=-chown", "--inh-caps=-chown", *everything.program]
+    restore(everything, tmp_path / "to", "--specials", expect=3)
+    for name, mode in (
+        ("lists/list", 0o754), ("kinds/set", 0o755), ("kinds/fifo", 0o750), ("empty", 0o1775),
+    ):  # fmt: skip
+        found = (tmp_path / "to" / name).stat()
+        assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, mode), name
+
+
+def test_what_can_t_be_seen_keeps_nothing_out(backup: Backup) -> None:
+    """More names of attributes than the system tells (64 KiB), and links where there is no /proc: all is
+    backed up, with a warning; and what is private stays so, since a list can be asked for by its name."""
+    (backup.source / "folder").mkdir()
+    for place in (backup.source / "folder", backup.source / "folder/one"):
+        if place.name == "one":
+            place.write_text("one")
+            set_list(place, PRIVATE)
+        for number in range(300):
+            os.setxattr(place, f"trusted.{number:03}" + "x" * 230, b"")
+    for number in range(3):
+        (backup.source / f"link{number}").symlink_to("nowhere")
+    without_proc = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    result = backup.run("--json", expect=3, under=without_proc)
+    warned = [line["path"] for line in result.lines if line["type"] == "warning"]
+    assert warned == ["docs/folder", "docs/folder/one", "docs/link0"]
+    assert (backup.root / "folder/one").read_text() == "one"
+    assert os.listxattr(backup.root / "folder/one") == ["system.posix_acl_access"]
+    assert [os.path.lexists(backup.root / f"link{number}") for number in range(3)] == [True] * 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_on_other_file_systems(kind: str, tmp_path: Path) -> None:
@@ -268,8 +302,10 @@ def test_where_attributes_can_t_be_held(tmp_path: Path) -> None:
             (source / name).write_text(name)
             set_list(source / name, PRIVATE)
             os.setxattr(source / name, "user.name", name.encode())
+        (source / "b").chmod(0o600)  # the mask is empty by now
+        set_list(source / "c", access_list(6, 4, 4, 4, (USER, 1234, 0)))  # one is shut out
         backup.run()
-        assert stat.S_IMODE((disk / "backup/a").stat().st_mode) == 0o600
+        assert [stat.S_IMODE((disk / "backup" / name).stat().st_mode) for name in "abc"] == [0o600] * 3
         restore(backup, tmp_path / "to")
         assert judged(source, tmp_path / "to") == ""
         result = restore(backup, disk / "to", "--json", expect=3)
@@ -278,7 +314,7 @@ def test_where_attributes_can_t_be_held(tmp_path: Path) -> None:
             "access control lists not restored, of 3 entries",
             "extended attributes (user.*) not restored, of 3 entries",
         ]
-        assert stat.S_IMODE((disk / "to/a").stat().st_mode) == 0o600
+        assert [stat.S_IMODE((disk / "to" / name).stat().st_mode) for name in "abc"] == [0o600] * 3
     finally:
         subprocess.run(["umount", disk], check=True)
 

@@ -53,6 +53,10 @@ def for_stored(packed: bytes) -> list[tuple[bytes, bytes]]:
     return [pair for pair in unpack(packed) if pair[0].startswith(_USER) or pair[0] in _LISTS]
 
 
+def is_list(name: bytes) -> bool:
+    return name in _LISTS
+
+
 def is_replaced(name: bytes) -> bool:
     """Whether an attribute that is not wanted goes; others are the system's own matter."""
     return name.startswith(_USER) or name in _LISTS
@@ -73,14 +77,24 @@ def kind_words(name: bytes) -> str:
     return f"extended attributes ({space}.*)"
 
 
-_ENTRY_BYTES, _HEADER_BYTES, _GROUP_OBJECT = 8, 4, 0x04
+_ENTRY_BYTES, _HEADER_BYTES = 8, 4
+_USER_NAMED, _GROUP_OBJECT, _GROUP_NAMED, _MASK, _OTHER = 0x02, 0x04, 0x08, 0x10, 0x20
 
 
-def group_permissions(access_list: bytes) -> int:
-    """What an access list grants the owning group itself, as three bits. The mode's group bits don't tell:
-    they are the mask of the whole list. (Linux: struct posix_acl_xattr_entry.)"""
+def mode_without(access_list: bytes, mode: int) -> int:
+    """The mode (permission bits) of what can't have its access list: nobody gets more than by the list.
+
+    The mode's own group bits don't tell what the owning group may: they are the mask of the whole list. And
+    whom the list names is without it a member of the group, or one of the others. A list that makes no sense
+    grants nothing. (Linux: struct posix_acl_xattr_entry; acl(5) for who gets what.)
+    """
+    all_of: dict[int, int] = {}
     for start in range(_HEADER_BYTES, len(access_list) - _ENTRY_BYTES + 1, _ENTRY_BYTES):
         tag = int.from_bytes(access_list[start : start + 2], "little")
-        if tag == _GROUP_OBJECT:
-            return int.from_bytes(access_list[start + 2 : start + 4], "little") & 0o7
-    return 0
+        granted = int.from_bytes(access_list[start + 2 : start + 4], "little")
+        all_of[tag] = all_of.get(tag, 0o7) & granted
+    mask = all_of.get(_MASK, 0o7)
+    users, groups = (all_of[tag] & mask if tag in all_of else 0o7 for tag in (_USER_NAMED, _GROUP_NAMED))
+    group = all_of.get(_GROUP_OBJECT, 0) & mask & users
+    other = all_of.get(_OTHER, 0) & users & groups
+    return mode & ~0o077 | mode & (group << 3 | other)

@@ -9,6 +9,7 @@ Scanner → worker, a batch of items in scan order:
 | LINK    | name, stat, target, record, attributes             | a symbolic link                           |
 | SPECIAL | name, stat, record, attributes                     | a fifo, socket or device; never opened    |
 | FOLDER  | path, stat, record, attributes                     | a folder; its content follows             |
+| FOLDER, LINK, SPECIAL | one more: why                        | these are not all of its attributes       |
 | MISSING | path, kind                                         | in the state, not in the tree             |
 | ABSENT  | path                                               | the same, but not yet to count as deleted |
 | EXCLUDED | path, kind                                        | in the state, left out by now: as deleted |

@@ -110,11 +110,13 @@ class Batch:
         attributes: bytes,
         known: bool,
         damage: str | None,
+        warning: str | None = None,
     ) -> None:
         """Something that has no bytes of its own to be read."""
-        self.items.append(
-            (message.FOUND, path, kind, found, None, target, False, known, damage, None, 0, None, attributes)
-        )
+        self.items.append((
+            message.FOUND, path, kind, found, None, target, False, known, damage, None, 0, warning,
+            attributes,
+        ))  # fmt: skip
 
     def not_readable(self, name: bytes, error: OSError) -> None:
         self.items.append(unreadable(self.path + b"\0" + name, error))

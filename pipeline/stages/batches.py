@@ -1,8 +1,8 @@
 """Batches on their way out of a walk: items are collected, and sent when there are enough of them.
 
 In: items (`model.message`). Out: encoded batches, in the order in which the items came. Guarantees: a batch
-has at most BATCH_ITEMS items, and is sent once its files have BATCH_BYTES (promise 6). A walk that finds
-nothing for long says so by an empty one: `beat`.
+has at most BATCH_ITEMS items, and is sent once its files, and what is attached to its items, have BATCH_BYTES
+(promise 6). A walk that finds nothing for long says so by an empty one: `beat`.
 """
 
 from __future__ import annotations

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
-from functools import lru_cache
 from pathlib import Path
 
 from pipeline.model import attributes
 from pipeline.model.record import Held, Kind
 from pipeline.store.metadata import MAY_CHANGE_OWNER
 from pipeline.store.owners import LocalOwners
-from pipeline.store.reading import Reader, read_attributes
+from pipeline.store.reading import Reader, Remembered, read_attributes
 from pipeline.store.target import Metadata
 
 _TYPES = {Kind.FILE: stat.S_IFREG, Kind.LINK: stat.S_IFLNK, Kind.FOLDER: stat.S_IFDIR}
-_CACHED = 1_000
 
 
 class NotKnown(Exception):
@@ -33,7 +31,7 @@ class Descriptions:
     def __init__(self, state: str, numeric_ids: bool) -> None:
         self._reader = Reader(Path(state))
         self.owners = LocalOwners(None if numeric_ids else self._reader)
-        self._attributes = lru_cache(_CACHED)(self._read_attributes)
+        self._attributes = Remembered(self._read_attributes)
 
     def _read_attributes(self, name: bytes) -> bytes:
         try:

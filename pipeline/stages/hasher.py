@@ -43,7 +43,7 @@ ATTEMPTS = 3
 
 class _Read(NamedTuple):
     """One file, read once. staged: name and inode. in_buffer: whether the buffer has all of its bytes.
-    attributes: packed."""
+    attributes: packed; partly: why these aren't all."""
 
     found: Stat
     attributes: bytes
@@ -51,6 +51,7 @@ class _Read(NamedTuple):
     in_buffer: bool
     staged: tuple[bytes, int] | None
     settled: bool
+    partly: str | None
 
 
 class Hasher:
@@ -104,11 +105,11 @@ class Hasher:
     def given_up(item: list[Any], folder: bytes) -> Any:
         """The result of an item at which two workers have died. Only files need one to be read."""
         if item[0] == message.FOLDER:
-            _, path, found, row, packed = item
+            _, path, found, row, packed, *why = item
             known = row is not None
             return [
-                message.FOUND, path, Kind.FOLDER, found, None, None, False, known, None, None, 0, None,
-                packed,
+                message.FOUND, path, Kind.FOLDER, found, None, None, False, known, None, None, 0,
+                why[0] if why else None, packed,
             ]  # fmt: skip
         if item[0] in (message.FILE, message.LINK, message.SPECIAL):
             return [message.PROBLEM, treepath.join(folder, item[1]), KILLED_TWO, Severity.ERROR]
@@ -226,14 +227,14 @@ class Hasher:
             or after.st_ctime_ns != before.st_ctime_ns
         ):
             return False
-        found, packed, staged, inode = Stat.of(after), extended.read(handle), None, 0
+        (packed, why), found, staged, inode = extended.seen(handle), Stat.of(after), None, 0
         if self._copies is not None:
             staged, inode = self._copies.small(content, found, packed, batch)
         batch.bytes_read += size
         unsettled = max(found.mtime_ns, found.ctime_ns) > read_ns - RACY_NS
         batch.items.append((
             message.FOUND, batch.path + b"\0" + name, 0, found, self._new_hasher(content).digest(), None,
-            unsettled, False, None, staged, inode, None, packed,
+            unsettled, False, None, staged, inode, why, packed,
         ))  # fmt: skip
         return True
 
@@ -260,7 +261,7 @@ class Hasher:
             batch.is_unchanged(name)
             return
         staged, inode = read.staged if read.staged is not None else (None, 0)
-        warning = None if read.settled else "changed while it was read; stored as read"
+        warning = read.partly if read.settled else "changed while it was read; stored as read"
         batch.items.append((
             message.FOUND, path, Kind.FILE, read.found, read.digest, None, unsettled,
             record is not None, damage, staged, inode, warning, read.attributes,
@@ -280,11 +281,11 @@ class Hasher:
                 and after.st_ctime_ns == before.st_ctime_ns
             )
             if settled or attempt == ATTEMPTS:
-                found, packed = Stat.of(after)._replace(size=size_bytes), extended.read(handle)
+                found, (packed, why) = Stat.of(after)._replace(size=size_bytes), extended.seen(handle)
                 named = None
                 if staged is not None and self._copies is not None:
                     named = self._copies.finish(staged, found, packed, batch)
-                return _Read(found, packed, read_digest, in_buffer, named, settled)
+                return _Read(found, packed, read_digest, in_buffer, named, settled, why)
             if staged is not None and self._copies is not None:
                 self._copies.discard(staged)
             before = after
@@ -338,7 +339,7 @@ class Hasher:
     # -- everything else ----------------------------------------------------------------------------------
 
     def _link(self, item: list[Any], batch: Batch) -> None:
-        _, name, found, target, row, packed = item
+        _, name, found, target, row, packed, *why = item
         path, record, damage = batch.path + b"\0" + name, None, None
         if row is not None:
             record = Record._make(row)
@@ -347,20 +348,20 @@ class Hasher:
                 if damage is None and _is_current(record, found, packed):
                     batch.is_unchanged(name)
                     return
-        batch.found(path, Kind.LINK, found, target, packed, row is not None, damage)
+        batch.found(path, Kind.LINK, found, target, packed, row is not None, damage, *why)
 
     def _special(self, item: list[Any], batch: Batch) -> None:
-        _, name, found, row, packed = item
+        _, name, found, row, packed, *why = item
         batch.specials += 1
         path = batch.path + b"\0" + name
         if row is not None:
             record = Record._make(row)
             if record.kind == Kind.SPECIAL and _is_current(record, found, packed):
                 return
-        batch.found(path, Kind.SPECIAL, found, None, packed, row is not None, None)
+        batch.found(path, Kind.SPECIAL, found, None, packed, row is not None, None, *why)
 
     def _folder(self, item: list[Any], batch: Batch) -> None:
-        _, path, found, row, packed = item
+        _, path, found, row, packed, *why = item
         damage = None
         batch.stored_handles = {}  # looking at another folder may close them
         if row is not None:
@@ -372,7 +373,7 @@ class Hasher:
                 is_seen = record.links == found[7] and record.attributes == identity(packed)
                 if damage is None and same and is_seen:
                     return
-        batch.found(path, Kind.FOLDER, found, None, packed, row is not None, damage)
+        batch.found(path, Kind.FOLDER, found, None, packed, row is not None, damage, *why)
 
 
 def _is_current(record: Record, found: list[int], packed: bytes) -> bool:

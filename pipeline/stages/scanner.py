@@ -115,6 +115,7 @@ class _SourceWalk:
         self._way: list[tuple[bytes, Filter]] = []  # to a part: the folders above it, and the rules in them
         self._here = _Folder(b"", b"", iter(()), rules)
         self._absent = b""  # the last one that was handed back
+        self._misses_proc = False
 
     def close(self) -> None:
         self._folders.close()
@@ -333,7 +334,7 @@ class _SourceWalk:
                 self._known.skip_below(path)
                 return None
             self._batches.beat()
-            packed = extended.read(handle)
+            seen = extended.seen(handle)
             if lists and (closed := self._marked.closed_by(handle)) is None:
                 self._ahead.before_listing()
                 names = self._list(handle)
@@ -344,7 +345,7 @@ class _SourceWalk:
         except OSError as error:
             self._not_readable(path, error)
             return None
-        self._batches.add((message.FOLDER, path, Stat.of(found), row, packed))
+        self._add_seen((message.FOLDER, path, Stat.of(found), row), seen)
         if closed is not None:
             self._leave_out_below(path, Kind.FOLDER, closed.why, self._archives and closed.is_meant)
         if wrong is not None:
@@ -393,12 +394,19 @@ class _SourceWalk:
             folder = self._folders.at(relative)
             found = Stat.of(calls.stat(name, dir_fd=folder, follow_symlinks=False))
             target = calls.readlink(name, dir_fd=folder) if kind == Kind.LINK else None
-            packed = extended.read_name(name, folder)
+            seen = extended.seen_name(name, folder)
         except OSError as error:
             self._not_readable(path + b"\0" + name, error)
             return
         self._batches.inside(path)
+        if seen[1] == extended.NO_PROC:
+            seen, self._misses_proc = (b"", None if self._misses_proc else seen[1]), True  # told once
         if target is not None:
-            self._batches.add((message.LINK, name, found, target, row, packed))
+            self._add_seen((message.LINK, name, found, target, row), seen)
         else:
-            self._batches.add((message.SPECIAL, name, found, row, packed))
+            self._add_seen((message.SPECIAL, name, found, row), seen)
+
+    def _add_seen(self, item: Row, seen: tuple[bytes, str | None]) -> None:
+        """An entry, and what was seen of its attributes: a batch is full of these, too."""
+        packed, why = seen
+        self._batches.add((*item, packed) if why is None else (*item, packed, why), size_bytes=len(packed))

@@ -92,8 +92,11 @@ class TreeReader:
                 items.append(item)
                 continue
             try:
-                items.append(self._read(item[1]))
-                files += items[-1][2] == Kind.FILE
+                stored, why = self._read(item[1])
+                items.append(stored)
+                files += stored[2] == Kind.FILE
+                if why is not None:
+                    items.append((message.PROBLEM, item[1], why, Severity.WARNING))
             except OSError as error:
                 cause = f"can't be read: {error.strerror}"
                 items.append((message.PROBLEM, item[1], cause, Severity.ERROR))
@@ -104,21 +107,23 @@ class TreeReader:
         """The result of an item at which two workers have died."""
         return [message.PROBLEM, item[1], KILLED_TWO, Severity.ERROR] if item[0] == message.STRAY else item
 
-    def _read(self, at: bytes) -> tuple[Any, ...]:
+    def _read(self, at: bytes) -> tuple[tuple[Any, ...], str | None]:
+        """What is told of it, and why its attributes aren't all there."""
         folder, name = split(at)
         parent = self._folders.at(folder)
         found = calls.stat(name, dir_fd=parent, follow_symlinks=False)
-        content, target, packed, kind = None, None, b"", Kind.of_mode(found.st_mode)
+        content, target, kind = None, None, Kind.of_mode(found.st_mode)
+        packed, why = b"", None
         if kind == Kind.LINK:
             target = calls.readlink(name, dir_fd=parent)
         elif kind in (Kind.FILE, Kind.FOLDER):
             handle = calls.open(name, READ_FLAGS if kind == Kind.FILE else FOLDER_FLAGS, dir_fd=parent)
             try:
                 content = self._hash(handle) if kind == Kind.FILE else None
-                found, packed = calls.fstat(handle), extended.read(handle)
+                found, (packed, why) = calls.fstat(handle), extended.seen(handle)
             finally:
                 calls.close(handle)
-        return message.STORED, at, kind, Stat.of(found), content, target, packed
+        return (message.STORED, at, kind, Stat.of(found), content, target, packed), why
 
     def _hash(self, handle: int) -> bytes:
         return digest.of_file(handle, self._new_hasher, self._buffer, self._has_read)

@@ -27,9 +27,9 @@ from pipeline.layout import DELETED, DUPLICATES
 from pipeline.model import attributes
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.record import signed64
-from pipeline.store import calls, extended, system
+from pipeline.store import calls, system
 from pipeline.store.folders import Folders, Obstacle, split
-from pipeline.store.metadata import change_owner, describe
+from pipeline.store.metadata import describe, give
 from pipeline.store.operation import (
     Describe,
     Identity,
@@ -248,8 +248,7 @@ class StoredFiles:
 
     def _open_up(self, op: OpenUp) -> None:
         handle = self._make(op.target)
-        change_owner(op.uid, op.gid, handle=handle)
-        extended.give(handle, op.mode, attributes.for_stored(op.attributes), replaces=True)
+        give(handle, (op.uid, op.gid), op.mode, attributes.for_stored(op.attributes), replaces=True)
 
     def _remove_empty(self, path: bytes) -> bool:
         """Whether the folder is gone. One that isn't empty stays, and so does what isn't a folder."""

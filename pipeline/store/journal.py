@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pipeline.model.attributes import for_stored
+from pipeline.model.attributes import for_stored, pack
 from pipeline.model.errors import Problem
 from pipeline.model.plan import (
     Archive,
@@ -140,6 +140,7 @@ class Journal:
         self._placed |= {made.target: made.staged for made in operations if isinstance(made, Place)}
         self._operations += len(operations)
         self._bytes += new.identity.size if new is not None else 0
+        self._bytes += sum(len(made.attributes) for made in operations if isinstance(made, Describe | OpenUp))
         self._close_if_full()
 
     def _store_first(self, plan: Plan, new: Staged, original: bytes | None) -> None:
@@ -284,7 +285,7 @@ class Journal:
             case MakeFolder(at):
                 return [MakePrivate(at)]
             case OpenFolder(at, mode, uid, gid):
-                return [OpenUp(at, mode, uid, gid, self._state.attributes(record.attributes))]
+                return [OpenUp(at, mode, uid, gid, self._stored_attributes(record))]
             case RemoveFolder(at):
                 return [RemoveEmpty(at)]
             case SetMetadata(at):
@@ -294,7 +295,7 @@ class Journal:
                 return [
                     Describe(
                         at, inode, record.kind == Kind.LINK, permissions(record.mode),
-                        record.uid, record.gid, record.mtime_ns, self._state.attributes(record.attributes),
+                        record.uid, record.gid, record.mtime_ns, self._stored_attributes(record),
                     )
                 ]  # fmt: skip
             case DeleteVersion(at, mark):
@@ -305,6 +306,10 @@ class Journal:
                 return [Mark(at)]
             case _:
                 raise AssertionError(f"{step} is handled where contents are adopted")
+
+    def _stored_attributes(self, record: Record) -> bytes:
+        """The group, and its intents, hold no others."""
+        return pack(for_stored(self._state.attributes(record.attributes)))
 
     def _own(self, at: bytes, plan: Plan) -> Place | None:
         """A stored file that has names elsewhere, too, becomes one of its own with its new metadata. It is

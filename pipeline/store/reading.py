@@ -11,7 +11,7 @@ piece that was read that way is only used if the database is untouched afterward
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -145,3 +145,29 @@ def read_versions(state: Readable, low: bytes, high: bytes) -> Iterator[Version]
     while rows := state.execute(query, (*last, high)).fetchall():
         yield from map(Version._make, rows)
         last = (rows[-1][0], rows[-1][1])
+
+
+_KEPT_BYTES = 4 << 20
+_ENTRY_BYTES = 200
+"""What keeping one takes beside its own bytes, roughly."""
+
+
+class Remembered:
+    """Attributes by their identity, read once as long as there is room for them: most entries of a tree have
+    the same few."""
+
+    def __init__(self, read: Callable[[bytes], bytes], most_bytes: int = _KEPT_BYTES) -> None:
+        self._read = read
+        self._left_bytes = self._most_bytes = most_bytes
+        self._kept: dict[bytes, bytes] = {}
+
+    def __call__(self, name: bytes) -> bytes:
+        packed = self._kept.get(name)
+        if packed is None:
+            packed = self._read(name)
+            self._left_bytes -= len(packed) + _ENTRY_BYTES
+            if self._left_bytes < 0:
+                self._kept, self._left_bytes = {}, self._most_bytes
+            else:
+                self._kept[name] = packed
+        return packed

@@ -14,7 +14,7 @@ from pipeline.model.record import Stat, signed64
 from pipeline.store import calls, extended
 from pipeline.store.extended import Pair
 from pipeline.store.folders import READ_FLAGS
-from pipeline.store.metadata import change_owner
+from pipeline.store.metadata import change_owner, give
 from pipeline.store.pieces import pieces
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
@@ -47,16 +47,11 @@ class StagingFile:
 
         durable: its bytes are on the disk when this returns.
         """
-        lost: list[bytes] = []
         try:
             if self._has_holes:
                 os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR))
-            is_theirs = change_owner(found.uid, found.gid, handle=self._handle)
-            # After the owner, whose change clears set-id bits and capabilities.
-            if attributes:
-                lost = extended.give(self._handle, mode, attributes, replaces=False)
-            else:
-                os.fchmod(self._handle, mode)
+            owner = found.uid, found.gid
+            lost, is_theirs = give(self._handle, owner, mode, attributes, replaces=False)
             os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
             if durable:
                 os.fsync(self._handle)
@@ -85,7 +80,7 @@ def stage_small(folder: int, name: bytes, content: bytes, found: Stat, mode: int
         os.utime(handle, ns=(found.mtime_ns, found.mtime_ns))
         made = os.fstat(handle)
         if (made.st_uid, made.st_gid) != (found.uid, found.gid):
-            change_owner(found.uid, found.gid, handle=handle)
+            change_owner(handle, found.uid, found.gid)
         if made.st_mode & 0o7777 != mode:  # by the umask, or the folder's default ACL
             os.fchmod(handle, mode)
         return signed64(made.st_ino)

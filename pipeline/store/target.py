@@ -23,7 +23,7 @@ from pipeline.model.errors import RestoreError
 from pipeline.model.record import Stat
 from pipeline.store import calls, extended
 from pipeline.store.folders import FOLDER_FLAGS, Folders, Obstacle
-from pipeline.store.metadata import change_owner
+from pipeline.store.metadata import change_owner, give
 from pipeline.store.staging_file import StagingFile
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
@@ -158,10 +158,13 @@ class Target:
             if self._owner is None:
                 found = os.fstat(handle)
                 self._owner = found.st_uid, found.st_gid
-            if self._owner != (uid, gid):
-                self._count([], change_owner(uid, gid, handle=handle))
+            is_theirs = self._owner == (uid, gid)
+            if not is_theirs:
+                is_theirs = change_owner(handle, uid, gid)
+                self._count([], is_theirs)
             if self._owner != (uid, gid) or mode & 0o6000:
-                os.fchmod(handle, mode)  # a new owner, and for some also writing, clears set-id bits
+                # A new owner, and for some also writing, clears set-id bits; they are for this owner alone.
+                os.fchmod(handle, mode if is_theirs else mode & 0o1777)
             os.utime(handle, ns=(mtime_ns, mtime_ns))
         finally:
             os.close(handle)
@@ -171,9 +174,9 @@ class Target:
         """A symbolic link in staging, and its name there."""
         name = self._new_name()
         calls.symlink(target, name, dir_fd=self._staging)
-        self._describe(
-            name, metadata, extended.give_link(calls.path_of(name, self._staging), _wanted(metadata))
-        )
+        is_theirs = change_owner(name, metadata.uid, metadata.gid, self._staging)
+        self._count(extended.give_link(calls.path_of(name, self._staging), _wanted(metadata)), is_theirs)
+        calls.utime(name, ns=(metadata.mtime_ns,) * 2, dir_fd=self._staging, follow_symlinks=False)
         return name
 
     def new_special(self, kind: int, device: int, metadata: Metadata) -> bytes:
@@ -181,10 +184,9 @@ class Target:
         Raises PermissionError: devices are for root."""
         name = self._new_name()
         calls.mknod(name, kind | 0o600, device, dir_fd=self._staging)
-        lost = extended.give(
-            calls.path_of(name, self._staging), metadata.mode, _wanted(metadata), replaces=False
-        )
-        self._describe(name, metadata, lost)
+        place, owner = calls.path_of(name, self._staging), (metadata.uid, metadata.gid)
+        self._count(*give(place, owner, metadata.mode, _wanted(metadata), replaces=False))
+        calls.utime(name, ns=(metadata.mtime_ns,) * 2, dir_fd=self._staging, follow_symlinks=False)
         return name
 
     def new_name(self, of: bytes, folder: int) -> bytes:
@@ -192,11 +194,6 @@ class Target:
         name = self._new_name()
         calls.link(of, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
         return name
-
-    def _describe(self, name: bytes, metadata: Metadata, lost: list[bytes]) -> None:
-        """Owner and mtime of what can't be opened."""
-        self._count(lost, change_owner(metadata.uid, metadata.gid, name=name, parent=self._staging))
-        calls.utime(name, ns=(metadata.mtime_ns,) * 2, dir_fd=self._staging, follow_symlinks=False)
 
     def give_name(self, staged: bytes, folder: int, name: bytes) -> None:
         """The final name, in one step. Raises Occupied."""
@@ -223,8 +220,8 @@ class Target:
     def describe_folder(self, relative: bytes, metadata: Metadata) -> None:
         """After its content: a folder's owner, mode and mtime."""
         handle = self.existing_folder(relative)
-        is_theirs = change_owner(metadata.uid, metadata.gid, handle=handle)
-        self._count(extended.give(handle, metadata.mode, _wanted(metadata), replaces=True), is_theirs)
+        owner = metadata.uid, metadata.gid
+        self._count(*give(handle, owner, metadata.mode, _wanted(metadata), replaces=True))
         calls.utime(handle, ns=(metadata.mtime_ns, metadata.mtime_ns))
 
     def _new_name(self) -> bytes:

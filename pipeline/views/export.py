@@ -11,7 +11,7 @@ from __future__ import annotations
 import stat
 from base64 import b64encode
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -22,10 +22,8 @@ from pipeline.config import Config
 from pipeline.layout import SourcePlace
 from pipeline.model import attributes, treepath
 from pipeline.model.record import KIND_NAMES, Kind, Record, Version, VersionStatus
-from pipeline.store.reading import read_attributes, read_range, read_versions
+from pipeline.store.reading import Remembered, read_attributes, read_range, read_versions
 from pipeline.views.opening import HIGHEST, LOWEST, Opened, open_for_reading
-
-_CACHED = 1_000
 
 
 def export_lines(config: Config) -> Iterator[bytes]:
@@ -36,7 +34,7 @@ def export_lines(config: Config) -> Iterator[bytes]:
 class _Export:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
-        self._attributes = lru_cache(_CACHED)(partial(read_attributes, opened.state))
+        self._attributes = Remembered(partial(read_attributes, opened.state))
 
     def lines(self) -> Iterator[bytes]:
         """A merge of two sorted streams: the current records, and their versions."""
