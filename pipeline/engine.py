@@ -124,7 +124,7 @@ class _Run:
         roots = sources.place(self._config, resolved, self._state)
         problems = self._recover()
         last = self._state.last_run()
-        was_cut = last is not None and last[1] not in COMPLETE
+        was_cut = self._was_cut = last is not None and last[1] not in COMPLETE
         self._known = self._known_figures(was_cut)
         task = self._task
         percent, is_full = self._config.safety.max_delete_percent, task.scope.is_everything
@@ -338,7 +338,7 @@ class _Run:
             excluded,
             self._guard,
             promotions_due=was_cut,
-            finds_names=self._task.scope.is_everything,
+            finds_names=self._task.scope.is_everything and not self._task.only_prunes,
         )
 
     # -- after --------------------------------------------------------------------------------------------
@@ -359,7 +359,9 @@ class _Run:
             self._only_barrier(number)
         journal.settle()
         if self._telling.has_begun:
-            self._state.end_run(number, time.time_ns(), status, self._telling.counts_as_json())
+            # What a cut run has left undone, a prune hasn't done either: the next run is to know that.
+            kept = "interrupted" if self._task.only_prunes and self._was_cut else status
+            self._state.end_run(number, time.time_ns(), kept, self._telling.counts_as_json())
         else:
             self._state.forget_run(number)
         self._state.commit()

@@ -20,7 +20,7 @@ if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > 4 << 30
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without folder handles, what needs them is skipped: `pytest -m handles` lists it."""
+    """Without folder handles, what needs them is skipped: `pytest -m handles --collect-only` lists it."""
     if os.environ.get("PIPELINE_PORTABLE") == "1":
         for item in items:
             if item.get_closest_marker("handles") is not None:

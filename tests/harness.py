@@ -31,6 +31,8 @@ import warm
 import xxhash
 from trees import Snapshot, Tree, difference, snapshot, walk, write_tree
 
+BACKEND = os.environ.get("PIPELINE_PORTABLE")
+"""What a warm process has loaded: a call by another backend begins cold."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 TIME_LIMIT_S = 120.0
 OWN_FOLDER = frozenset({".pipeline"})
@@ -270,7 +272,8 @@ class Backup:
     ) -> Result:
         """One call of the program from start to end. expect: its exit code, None for any."""
         known = self.log_names()
-        if self.is_warm and not (self.restricted or under or variables or self.program != command()):
+        is_usual = not (self.restricted or under or variables) and self.program == command()
+        if self.is_warm and is_usual and os.environ.get("PIPELINE_PORTABLE") == BACKEND:
             result = self._call_warm(arguments, known)
         else:
             result = self.finish(self.start(*arguments, variables=variables, under=under), known)

@@ -245,6 +245,7 @@ def test_set_id_bits_come_with_the_owner_alone(everything: Backup, tmp_path: Pat
         assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, mode), name
 
 
+@pytest.mark.handles
 def test_what_can_t_be_seen_keeps_nothing_out(backup: Backup) -> None:
     """More names of attributes than the system tells (64 KiB), and links where there is no /proc: all is
     backed up, with a warning; and what is private stays so, since a list can be asked for by its name."""

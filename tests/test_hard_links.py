@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -148,3 +149,16 @@ def test_names_come_and_go(backup: Backup, tmp_path: Path) -> None:
     for number, wanted in enumerate(kept, 1):
         restore(backup, tmp_path / f"{number}", "--at", str(number))
         assert judged(wanted, tmp_path / f"{number}") == "", number
+
+
+def test_a_prune_has_not_looked(linked: Backup) -> None:
+    """Which names belong together waits for a run that looks at everything."""
+    with sqlite3.connect(linked.root / ".pipeline/state.db") as state:
+        state.execute("UPDATE files SET linked_to = NULL")
+        state.execute("REPLACE INTO settings VALUES ('names_due', 1)")
+    state.close()
+    (linked.root / ".pipeline/state.seal").unlink()
+    assert not linked.call("prune").planned()
+    assert "linked_to" not in linked.entry("docs/b")
+    linked.run()
+    assert linked.entry("docs/b")["linked_to"] == "docs/a"

@@ -30,11 +30,11 @@ PLAIN = 4321
 
 def described(place: Path, mode: int, gid: int, *wanted: tuple[bytes, bytes]) -> None:
     """As a METADATA action does it."""
-    folder = os.open(place.parent, FOLDER_FLAGS)
+    folder = calls.open(place.parent, FOLDER_FLAGS)
     try:
         metadata.describe(folder, os.fsencode(place.name), False, mode, 0, gid, 5, pack(wanted))
     finally:
-        os.close(folder)
+        calls.close(folder)
 
 
 def who_gets_in(place: Path) -> tuple[object, ...]:
@@ -145,7 +145,7 @@ def test_who_is_not_root(tmp_path: Path) -> None:
 def test_set_id_bits_come_with_the_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it can't be given (a container, a share that knows no root), whoever has the file would lend it
     his rights. (Of a new file in staging; `test_fidelity` has the rest.)"""
-    folder = os.open(tmp_path, FOLDER_FLAGS)
+    folder = calls.open(tmp_path, FOLDER_FLAGS)
     for name, modes in ((b"given", 0o6755), (b"not given", 0o755)):
         file = StagingFile(folder, name)
         _, _, is_theirs = file.finish(Stat(0, 1234, 1234, 5, 0, 0, 0), 0o6755)
@@ -156,7 +156,7 @@ def test_set_id_bits_come_with_the_owner_alone(tmp_path: Path, monkeypatch: pyte
             raise PermissionError(errno.EPERM, "not here")
 
         monkeypatch.setattr(calls, "chown", refused)
-    os.close(folder)
+    calls.close(folder)
 
 
 def test_xfs_says_lists_twice(tmp_path: Path) -> None:

@@ -374,3 +374,14 @@ def test_a_folder_is_opened_up_without_set_id_bits_and_never_closed_to_its_owner
     plan = planner.plan_open_folder(pending, entry(FOLDER, mode=0o6055), CONTEXT)
     assert plan.steps == (OpenFolder(A, 0o755, 1, 2),)
     assert plan.record == pending._replace(mode=stat.S_IFDIR | 0o6055)
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"), [({}, True), ({"mode": 0o600}, False), ({"mtime_ns": 9}, False)]
+)
+def test_a_name_of_a_file_stays_one_while_all_is_as_it_was(change: dict[str, int], stays: bool) -> None:
+    """What has changed of one name alone may not be brought back as the first one was; a look at all names
+    finds out whether they are still one."""
+    known = record(links=2, linked_to=b"docs\0first")
+    plan = planner.plan_entry(entry(links=2, **change), Facts(known), CONTEXT)
+    assert plan.record.linked_to == (b"docs\0first" if stays else None)

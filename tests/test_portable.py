@@ -24,6 +24,7 @@ def read_log(log: Path) -> list[str]:
 def test_the_same_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four runs by paths leave what four runs by handles leave: export, tree and logs; and they go on with
     what the others have begun."""
+    monkeypatch.delenv("PIPELINE_PORTABLE", raising=False)
     one = make_past(tmp_path / "handles")
     monkeypatch.setenv("PIPELINE_PORTABLE", "1")
     other = make_past(tmp_path / "paths")

@@ -196,3 +196,18 @@ def test_a_watch_applies_the_rules_in_each_of_its_runs(tmp_path: Path) -> None:
     assert [run["retention"] for run in watched.runs] == [0, 0, 1, 1, 1]
     assert [name for name in backup.names() if name.startswith("versions/")] == ["versions/text/v4.bak"]
     backup.assert_all_well()
+
+
+def test_a_prune_after_a_run_that_was_cut(tmp_path: Path) -> None:
+    """It does nothing of what the run has left undone, and doesn't pass for a run that was completed."""
+    backup = Backup(tmp_path / "one")
+    backup.write({f"folder {number}": {"file": f"{number}\n"} for number in range(4)})
+    assert run_cut_after(backup, 5)
+    backup.call("prune")
+    assert [line["status"] for line in backup.call("runs", "--json").lines if line["type"] == "run"] == [
+        "interrupted",
+        "interrupted",
+    ]
+    backup.call("restore", "--to", str(tmp_path / "to"), "--at", "2", expect=2)
+    backup.run()
+    backup.call("verify")

@@ -1,4 +1,4 @@
-"""Every command begun from nothing, as a person begins it: what tests call warm answers the very same."""
+"""Commands begun from nothing, as a person begins it: what tests call warm answers the very same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from harness import Backup, Result
 LINES = (
     "status", "runs --json", "ls --at 2", "ls --at 99", "history docs/one", "diff 1 3", "duplicates",
     "export", "config check", "config check docs/one", "verify", "restore --to NEW",
-    "restore folder --to NEW --at 1 --verbose", "run --dry-run", "rebuild", "watch --help", "no such command",
+    "restore folder --to NEW --at 1 --verbose", "run --dry-run", "rebuild",
+    "prune --dry-run", "history docs/one --why", "watch --help", "no such command",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from pipeline.pool import forkserver
 from pipeline.pool.forkserver import BACKING_UP, REBUILDING, RESTORING, VERIFYING, ForkServer
@@ -121,7 +121,8 @@ def _be_program(beginning: _Beginning, out: int, err: int) -> None:
     except SystemExit as end:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(cast(int, end.code))  # Python's own end would go through all that is loaded
+        # Python's own end would go through all that is loaded.
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
 def _fork(_modules: tuple[str, ...]) -> tuple[int, socket.socket]:

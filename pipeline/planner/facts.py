@@ -87,8 +87,10 @@ def record_of(
     number, kept = (old.number, old.kept_versions) if old is not None else (1, 0)
     path, kind, found, digest, target, unsettled, attributes = entry
     mode, uid, gid, mtime_ns, ctime_ns, inode, size, links = found
-    # Which names belong together is known after the scan; until then it is as it was.
-    linked_to = old.linked_to if old is not None and old.is_present and links > 1 else None
+    # Which names belong together is known after a look at all; until then it is as it was, if all else is.
+    linked_to = None
+    if old is not None and old.linked_to is not None and old.is_present and same_content(entry, old):
+        linked_to = old.linked_to if not metadata_difference(entry, old) else None
     return Record(
         path, kind, mode, uid, gid, mtime_ns, ctime_ns, inode, size, digest, target, area, original, number,
         kept, run, int(unsettled), links, attributes, linked_to,

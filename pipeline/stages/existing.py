@@ -34,7 +34,8 @@ class Existing:
             found = calls.stat(name, dir_fd=parent, follow_symlinks=False)
             if not self._descriptions.fits(found, held):
                 return False
-            if held.kind != Kind.FOLDER and found.st_nlink > max(1, held.links & NAMES_MASK):
+            names = held.links & NAMES_MASK if held.links > 0 else 1
+            if held.kind != Kind.FOLDER and found.st_nlink > names:
                 return False  # one with others that were not its names
             if held.kind == Kind.FILE:
                 return self._has_file(calls.open(name, READ_FLAGS, dir_fd=parent), held)

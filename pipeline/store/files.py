@@ -28,7 +28,7 @@ from pipeline.model import attributes
 from pipeline.model.errors import Problem, Severity
 from pipeline.model.record import signed64
 from pipeline.store import calls, system
-from pipeline.store.folders import Folders, Obstacle, split
+from pipeline.store.folders import READ_FLAGS, Folders, Obstacle, split
 from pipeline.store.metadata import describe, give
 from pipeline.store.operation import (
     Describe,
@@ -170,9 +170,7 @@ class StoredFiles:
         return self._redo and self._digest(parent, name) == identity.digest
 
     def _digest(self, parent: int, name: bytes) -> bytes:
-        handle = calls.open(
-            name, os.O_RDONLY | calls.O_NOFOLLOW | calls.O_NONBLOCK | calls.O_CLOEXEC, dir_fd=parent
-        )
+        handle = calls.open(name, READ_FLAGS, dir_fd=parent)
         try:
             return self.hash_file(handle)
         finally:

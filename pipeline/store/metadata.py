@@ -48,7 +48,7 @@ def _way_to(name: bytes, parent: int) -> Iterator[bytes]:
         return
     handle = calls.open(name, os.O_PATH | calls.O_NOFOLLOW | calls.O_CLOEXEC, dir_fd=parent)
     try:
-        yield b"/proc/self/fd/%d" % handle
+        yield calls.way_to(handle)
     finally:
         os.close(handle)
 

@@ -72,6 +72,7 @@ def pairs_of(backup: Backup, kinds: str) -> list[tuple[Path, Path]]:
     return pairs
 
 
+@pytest.mark.handles
 @pytest.mark.parametrize(
     ("kinds", "runs"),
     [
@@ -148,6 +149,7 @@ main()
 """
 
 
+@pytest.mark.handles
 @pytest.mark.parametrize(
     "what", ["link", pytest.param("gone", marks=slow), pytest.param("parent", marks=slow)]
 )
@@ -173,6 +175,7 @@ def test_a_source_that_is_another_one_after_the_look_at_it(tmp_path: Path, what:
     assert backup.tree() == before
 
 
+@pytest.mark.handles
 @slow
 def test_a_stored_file_that_is_swapped_all_the_time(tmp_path: Path) -> None:
     """The same on the backup's side: stored files and folders that turn into links to the outside and back
