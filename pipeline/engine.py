@@ -42,6 +42,7 @@ from pipeline.store.backup import Backup, open_backup, open_scratch, refuse_miss
 from pipeline.store.clocks import judge_clock, read_clocks
 from pipeline.store.files import StoredFiles
 from pipeline.store.journal import Barrier, Journal
+from pipeline.store.limits import Limits, Refusals, probe
 from pipeline.store.places import write_note
 from pipeline.store.prospects import Prospects
 from pipeline.store.sharing import Sharing
@@ -339,7 +340,16 @@ class _Run:
             self._guard,
             promotions_due=was_cut,
             finds_names=self._task.scope.is_everything and not self._task.only_prunes,
+            refusals=self._refusals(),
         )
+
+    def _refusals(self) -> Refusals | None:
+        """A dry run, which writes nothing, doesn't know."""
+        if self._dry_run or self._task.only_prunes or self._backup.staging_handle is None:
+            return None
+        with backup_side_errors():
+            limits = probe(self._backup.staging_handle)
+        return Refusals(limits, self._state) if limits != Limits() else None
 
     # -- after --------------------------------------------------------------------------------------------
 

@@ -11,18 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pipeline import planner
+from pipeline import layout, planner
 from pipeline.model import message, treepath
 from pipeline.model.errors import BackupSideError, Problem, Severity
 from pipeline.model.message import Results
 from pipeline.model.plan import Action, Plan, Store
-from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, NAMES_MASK, Area, Entry, Kind, Record, Stat
+from pipeline.model.record import HAVE_CONTENT, KIND_NAMES, KINDS, Area, Entry, Kind, Record, Stat
 from pipeline.model.report import Counts, Excluded
 from pipeline.planner import Context, Facts
 from pipeline.retention import Rules as RetentionRules
 from pipeline.stages.guard import Guard
+from pipeline.stages.hard_links import find_names
 from pipeline.stages.pruner import Pruner
 from pipeline.store.journal import Journal
+from pipeline.store.limits import Refusals
 from pipeline.store.operation import Identity, Place
 from pipeline.store.prospects import Prospects
 from pipeline.store.spool import PathSpool
@@ -52,7 +54,8 @@ class Rules(NamedTuple):
 
 
 class Committer:
-    """promotions_due: the run before was cut. finds_names: this one looks at everything."""
+    """promotions_due: the run before was cut. finds_names: this one looks at everything. refusals: None where
+    the backup's file system holds all."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Committer:
         guard: Guard,
         promotions_due: bool,
         finds_names: bool,
+        refusals: Refusals | None = None,
     ) -> None:
         self._journal = journal
         self._state = state
@@ -87,6 +91,7 @@ class Committer:
         # Whether which paths are names of one file may have changed. Only a look at all of them tells.
         self._names_due = promotions_due or bool(state.setting(_NAMES_DUE))
         self._finds_names = finds_names
+        self._refusals = refusals
         self._held: bytes | None = None
         self._open_folders: list[tuple[Record, Entry]] = []
         self._inside = b""  # what the paths below the innermost of them begin with
@@ -163,6 +168,9 @@ class Committer:
         _, path, kind, found, digest, target, unsettled, known, damage, staged, inode, warning, packed = item
         attributes = self._state.keep_attributes(packed) if packed else None
         entry = Entry(path, KINDS[kind], Stat._make(found), digest, target, unsettled, attributes)
+        if self._refusals is not None and self._is_refused(entry, not known):
+            self._drop(item)
+            return
         new = Staged(staged, Identity(inode, entry.stat.size, digest, None)) if staged is not None else None
         if not known and new is not None:
             self._store_first(entry, new)
@@ -177,6 +185,18 @@ class Committer:
         self._decide(entry, facts, new)
         if warning is not None:
             self._note(Severity.WARNING, path, warning)
+
+    def _is_refused(self, entry: Entry, is_new: bool) -> bool:
+        """Whether the backup's file system can't hold it, or what lies below it then."""
+        assert self._refusals is not None, "the caller has looked"
+        at = layout.stored(self._context(entry.path).place, treepath.relative(entry.path), Area.LIVE)
+        with backup_side_errors():
+            why = self._refusals.why(at, entry.kind, is_new) if at else None
+        if why is None:
+            return False
+        self._note(Severity.WARNING, entry.path, why)
+        self._held = entry.path
+        return True
 
     def _store_first(self, entry: Entry, new: Staged) -> None:
         """A file at a path of which nothing is known: most of a first run, and therefore straight on."""
@@ -297,7 +317,7 @@ class Committer:
             yield from self._promote()
             self._journal.close_group()
         if self._names_due and self._finds_names:
-            yield from self._find_names()
+            yield from find_names(self._state, self._execute, self._context)
             self._journal.close_group()
         self._state.set_setting(_NAMES_DUE, int(self._names_due and not self._finds_names))
         yield from self._pruner.apply()
@@ -349,29 +369,6 @@ class Committer:
                     self._execute_or(record, lambda r, damage, c=context: planner.plan_promote(r, damage, c))
                 yield
             after = orphans[-1].path
-
-    def _find_names(self) -> Iterator[None]:
-        """Paths that are names of one file (hard links): all know the first of them.
-
-        By what was seen of them: names of one file agree in all of it, time stamps to the nanosecond, too. A
-        snapshot that is mounted in its own source agrees as well; what has more names than its file system
-        says is two files, and then nobody is a name of another.
-        """
-        last, firsts = (-(1 << 63), b""), dict[tuple[object, ...], bytes | None]()
-        while found := self._state.names_of_files(last):
-            for record in found:
-                if record.inode != last[0]:
-                    firsts.clear()
-                last = record.inode, record.path
-                seen = (treepath.source_name(record.path), record.links, *record[1:11], record.attributes)
-                if seen not in firsts:
-                    is_one = self._state.count_names(record) <= record.links & NAMES_MASK
-                    firsts[seen] = record.path if is_one else None
-                first = firsts[seen]
-                linked_to = first if first != record.path else None
-                if record.linked_to != linked_to:
-                    self._execute(planner.plan_names(record, linked_to, self._context(record.path)))
-            yield
 
     def forget(self, lost: Iterable[Place]) -> None:
         """Contents that were to get a name and are nowhere: forgotten, so that the next run stores them."""

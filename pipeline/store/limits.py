@@ -1,0 +1,158 @@
+"""What a backup root can't hold: links, some names, names that differ in case alone.
+
+In: the folder of staging, once for each run; then each new path. Out: why a path can't be stored, in words,
+or None. Guarantees: nothing is stored where the file system would take it for something else of ours (promise
+2); a path that is told of is not backed up, and the run says so (promise 7). Costs some calls for each run
+where nothing is missing. Fails with OSError where staging can't be written.
+
+Two names count as one if they are equal but for case and for how accents are composed, which is more than
+some file systems do: so nothing hangs on the tables that they use.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import NamedTuple
+from unicodedata import normalize
+
+from pipeline import layout
+from pipeline.model import treepath
+from pipeline.model.record import Area, Kind
+from pipeline.store import calls
+from pipeline.store.state import State
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
+_ODD = b'<>:"|?*\\\x01\x7f'
+_PROBE = b"probe"
+_FOLDED = "CREATE TABLE folded (name BLOB PRIMARY KEY, at BLOB NOT NULL) WITHOUT ROWID"
+_HAS_NO_LINKS = "not backed up: the backup's file system has no symbolic links"
+_CANT_HOLD = "not backed up: the backup's file system can't hold this name"
+
+
+class Limits(NamedTuple):
+    """refused: bytes that no name may have. refused_last: those that none may end with. only_text: names are
+    UTF-8."""
+
+    has_links: bool = True
+    tells_case: bool = True
+    refused: bytes = b""
+    refused_last: bytes = b""
+    only_text: bool = False
+
+    def can_hold(self, name: bytes) -> bool:
+        if any(byte in self.refused for byte in name) or name[-1:] in _each(self.refused_last):
+            return False
+        return not self.only_text or _is_text(name)
+
+
+def probe(staging: int) -> Limits:
+    """What the file system of staging can hold."""
+    if _can(staging, _PROBE + _ODD + b"\xff.") and _can(staging, _PROBE + b" "):
+        refused, refused_last, only_text = b"", b"", False
+    else:
+        refused = b"".join(byte for byte in _each(_ODD) if not _can(staging, _PROBE + byte + b"x"))
+        refused_last = b"".join(byte for byte in (b".", b" ") if not _can(staging, _PROBE + byte))
+        only_text = not _can(staging, _PROBE + b"\xff")
+    return Limits(_has_links(staging), _tells_case(staging), refused, refused_last, only_text)
+
+
+def _each(text: bytes) -> list[bytes]:
+    return [text[number : number + 1] for number in range(len(text))]
+
+
+def _can(staging: int, name: bytes) -> bool:
+    """Whether a file can have this name, and has it then."""
+    try:
+        os.close(calls.open(name, _CREATE, 0o600, dir_fd=staging))
+    except FileExistsError:  # of a run that was cut
+        calls.unlink(name, dir_fd=staging)
+        return _can(staging, name)
+    except OSError:
+        return False
+    is_there = name in map(os.fsencode, calls.listdir(staging))
+    with suppress(FileNotFoundError):
+        calls.unlink(name, dir_fd=staging)
+    return is_there
+
+
+def _has_links(staging: int) -> bool:
+    name = _PROBE + b"-link"
+    with suppress(FileNotFoundError):
+        calls.unlink(name, dir_fd=staging)
+    try:
+        calls.symlink(b"nowhere", name, dir_fd=staging)
+    except OSError:
+        return False
+    calls.unlink(name, dir_fd=staging)
+    return True
+
+
+def _tells_case(staging: int) -> bool:
+    with suppress(FileExistsError):
+        os.close(calls.open(_PROBE, _CREATE, 0o600, dir_fd=staging))
+    tells = not calls.access(_PROBE.upper(), os.F_OK, dir_fd=staging, follow_symlinks=False)
+    calls.unlink(_PROBE, dir_fd=staging)
+    return tells
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def folded(at: bytes) -> bytes:
+    """A backup path as a file system has it that doesn't tell case."""
+    return normalize("NFC", at.decode("utf-8", "surrogateescape").lower()).encode("utf-8", "surrogateescape")
+
+
+class Refusals:
+    """Why a path can't be stored. The names that are taken are in a table of the state, made where the file
+    system doesn't tell case: a name that was ever used stays taken, since something of it may be stored."""
+
+    def __init__(self, limits: Limits, state: State) -> None:
+        self._limits = limits
+        self._state = state
+        is_there = "SELECT 1 FROM sqlite_master WHERE name = 'folded'"
+        if not limits.tells_case and state.execute(is_there).fetchone() is None:
+            state.put(_FOLDED)
+            self._take_all()
+
+    def _take_all(self) -> None:
+        """What was stored before this was looked at, or on another disk, from which the backup was copied."""
+        places = self._state.places()
+        for record in self._state.records(b"", treepath.HIGHEST):
+            place, relative = places[treepath.source_name(record.path)], treepath.relative(record.path)
+            at = layout.stored(place, relative, Area.LIVE)
+            self._state.put("INSERT OR IGNORE INTO folded VALUES (?, ?)", (folded(at), at))
+
+    def why(self, at: bytes, kind: Kind, is_new: bool) -> str | None:
+        """at: the path's live place. is_new: nothing is known of it yet."""
+        limits = self._limits
+        if kind == Kind.LINK and not limits.has_links:
+            return _HAS_NO_LINKS
+        if not is_new:
+            return None
+        if not all(map(limits.can_hold, at.split(b"/"))):
+            return _CANT_HOLD
+        other = self._same_name(at) if not limits.tells_case else None
+        if other is None:
+            return None
+        return f"not backed up: the backup's file system can't tell its name from {other}"
+
+    def _same_name(self, at: bytes) -> str | None:
+        """What has the same name there. If nothing has, the name is taken from now on."""
+        name = folded(at)
+        for own, theirs in zip(at.split(b"/"), name.split(b"/"), strict=True):
+            if _is_own(theirs) and not _is_own(own):
+                return "one of the backup's own"
+        taken = "INSERT INTO folded VALUES (?1, ?2) ON CONFLICT DO UPDATE SET name = name RETURNING at"
+        found: bytes = self._state.put(taken, (name, at)).fetchone()[0]
+        return None if found == at else os.fsdecode(found)
+
+
+def _is_own(component: bytes) -> bool:
+    return component in layout.RESERVED_TOP or layout.is_version_name(component)
