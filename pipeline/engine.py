@@ -132,6 +132,8 @@ class _Run:
         self._guard = Guard(self._state, percent, self._known[0], is_full)
         self._doubt = judge_clock(self._state, self._clocks, task.accepts_clock)
         number = self._state.begin_run(self._clocks.wall_ns, self._config.durability, self._clocks.boot_id)
+        if self._doubt is not None:
+            self._state.put("UPDATE runs SET has_doubted_clock = 1 WHERE number = ?", (number,))
         self._prospects = self._open_prospects(number)
         if not task.only_if_needed:
             self._state.commit()  # a cut run keeps its number

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from pipeline import globs
 
+MOST_BYTES = 4096
+"""Of one pattern: what a path may have that one call takes."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -48,6 +50,8 @@ def compile_pattern(line: Line) -> _Pattern | None:
     text = _without_spaces(line.text.encode("utf-8", "surrogateescape"))
     if not text.strip(b"/") or text.startswith(b"#"):
         return None
+    if len(text) > MOST_BYTES:
+        raise ValueError("it is longer than a pattern may be")
     excludes = not text.startswith(b"!")
     glob = text if excludes else text[1:]
     only_folders, in_name = glob.endswith(b"/"), b"/" not in glob[:-1]

@@ -97,9 +97,17 @@ def _one_of(wanted: frozenset[int]) -> bytes:
         return re.escape(bytes(wanted))
     if not wanted:
         return b"(?!)"
-    return (
-        b"[^/]" if wanted == _NOT_SLASH else b"[%s]" % b"".join(b"\\x%02x" % byte for byte in sorted(wanted))
-    )
+    return b"[^/]" if wanted == _NOT_SLASH else b"[%s]" % b"".join(_ranges(sorted(wanted)))
+
+
+def _ranges(ordered: list[int]) -> Iterator[bytes]:
+    first = last = ordered[0]
+    for byte in (*ordered[1:], -1):
+        if byte == last + 1:
+            last = byte
+            continue
+        yield b"\\x%02x-\\x%02x" % (first, last)
+        first = last = byte
 
 
 def _tokens(glob: bytes) -> Iterator[_Token]:

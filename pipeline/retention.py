@@ -7,9 +7,10 @@ A version *counts* while it is on the disk and isn't pinned. All rules are about
 pinned is never taken, and stands for no place, no day and no byte. A version's *time* is the start of the
 run that stored it. It *was replaced* at the start of the run that gave the path its next content; until then
 it was the latest one, also in `_deleted/`. (Where no history knows the run that stored it, after a rebuild,
-it counts as stored when it was replaced: by the run that rebuilt.) The *newest* is the one with the highest
-number. *Now* is the start of the run; without a clock that can be trusted there is none, and the rules that
-ask for it take nothing.
+its day could be any, so every keep rule keeps it; it was replaced by the run that rebuilt.) A run whose clock
+was in doubt lends its time to nothing: the next one that wasn't counts in its place. The *newest* is the one
+with the highest number. *Now* is the start of the run; without a clock that can be trusted there is none: the
+rules that ask for it take nothing, and where there are keep rules, nothing takes anything.
 
 The rules, in the order in which the first one that speaks decides:
 
@@ -61,7 +62,12 @@ class Policy(NamedTuple):
 
     @property
     def asks_the_time(self) -> bool:
-        return bool(self.max_age_days or self.deleted_max_age_days)
+        return bool(self.max_age_days or self.deleted_max_age_days or self.keeps)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a rule names versions by their times."""
+        return bool(self.keep_daily or self.keep_weekly or self.keep_monthly or self.keep_yearly)
 
 
 class Override(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -130,8 +136,16 @@ class Rules(NamedTuple):
 
     @property
     def asks_the_time(self) -> bool:
-        policies = (self.policy, *(Policy(**override.numbers) for _, override in self.overrides))
-        return any(policy.asks_the_time for policy in policies)
+        return any(policy.asks_the_time for policy in self._policies)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a rule that names versions by their times."""
+        return any(policy.keeps for policy in self._policies)
+
+    @property
+    def _policies(self) -> tuple[Policy, ...]:
+        return (self.policy, *(Policy(**override.numbers) for _, override in self.overrides))
 
     def text(self) -> str:
         """What tells these rules from others, but for how many bytes may be used."""
@@ -148,10 +162,10 @@ class Rules(NamedTuple):
 
 
 class Dated(NamedTuple):
-    """A version with its times, in nanoseconds since 1970."""
+    """A version with its times, in nanoseconds since 1970. stored_ns: None where no history knows it."""
 
     version: Version
-    stored_ns: int
+    stored_ns: int | None
     replaced_ns: int
     replaced_run: int
 
@@ -184,8 +198,9 @@ def dated(
     for version in versions:
         later = next((number for number in numbers if number > version.number), numbers[-1])
         replaced_run = first_runs[later]
-        stored_run = first_runs.get(version.number, replaced_run)
-        found.append(Dated(version, start_of(stored_run), start_of(replaced_run), replaced_run))
+        stored_run = first_runs.get(version.number)
+        stored_ns = start_of(stored_run) if stored_run is not None else None
+        found.append(Dated(version, stored_ns, start_of(replaced_run), replaced_run))
     return found
 
 
@@ -275,7 +290,12 @@ def _named(counted: list[Dated], policy: Policy) -> dict[int, tuple[str, ...]]:
     }
     for rule, (count, period_of) in keeps.items():
         if count:
-            last = {period_of(one.stored_ns // DAY_NS): one.version.number for one in counted}
+            last: dict[int, int] = {}
+            for one in counted:
+                if one.stored_ns is None:
+                    named[one.version.number] = (*named.get(one.version.number, ()), rule)
+                else:
+                    last[period_of(one.stored_ns // DAY_NS)] = one.version.number
             for period in sorted(last)[-count:]:
                 named[last[period]] = (*named.get(last[period], ()), rule)
     return named

@@ -23,6 +23,7 @@ SINCE_1 = {
     "files": ("links", "attributes", "linked_to"),
     "history": ("attributes", "linked_to", "links"),
     "versions": ("ended_why",),
+    "runs": ("has_doubted_clock",),
 }
 
 

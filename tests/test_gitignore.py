@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from patterns import lines
 
-from pipeline.filters import Filter, lines_of
+from pipeline import globs
+from pipeline.filters import Filter, Line, compile_pattern, lines_of
 from pipeline.stages.ignore_file import NAME
 
 IGNORE_FILE = NAME.decode()
@@ -162,3 +163,13 @@ def test_the_form_of_a_file_of_rules(tmp_path: Path, content: bytes) -> None:
         (root / name).write_bytes(content)
     asked = [*paths, "d/"]
     assert left_out(root, []) & set(asked) == ignored(root, [], asked)
+
+
+def test_long_patterns_take_no_space() -> None:
+    """Anybody may write a pattern where they may write into a source: what becomes of it is about as long as
+    it is, and what no path can match is no pattern."""
+    for pattern in ("[!a]" * 1000, "[!a-z]*" * 500, "*" * 4000):
+        expression = globs.expression_of(pattern.encode())
+        assert len(expression) < 20 * len(pattern)
+    with pytest.raises(ValueError, match="longer"):
+        compile_pattern(Line("a" * 5000, "here"))

@@ -342,6 +342,22 @@ def test_a_dead_fork_server_is_replaced(tree: Path) -> None:
     assert_all_answered(answers, tree)
 
 
+def test_a_fork_server_that_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds nobody up for ever, and isn't left behind; the next one answers."""
+    monkeypatch.setattr(forkserver, "PATIENCE_S", 0.2)
+    server = ForkServer(())
+    stopped = server.pid
+    os.kill(stopped, signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        server.start(os._exit, (0,), ())
+    assert left_of([stopped]) == []
+    monkeypatch.setattr(forkserver, "PATIENCE_S", 30.0)
+    process = server.start(os._exit, (0,), ())
+    assert process.has_ended(within_s=10)
+    os.close(process.sentinel)
+    kill(server.pid)
+
+
 def test_a_request_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its late answer is never taken for the answer to the next one: each process is the one that was asked
     for."""

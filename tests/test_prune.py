@@ -137,12 +137,13 @@ def test_a_clock_that_has_jumped_takes_nothing(tmp_path: Path) -> None:
     assert [line.partition(" (")[2] for line in counted.planned()] == ["version 1: more than 2 versions)"] * 2
     back = aged.on(5, "run", expect=3)
     assert "lies before the start of an earlier run" in back.stderr
-    accepted = aged.on(40, "prune", "--accept-clock", up=5)
-    assert accepted.planned() == [
+    # If this clock is right, that of the runs before wasn't: what they did counts from now on.
+    assert aged.on(40, "prune", "--accept-clock", up=5).log == ["Run complete"]
+    assert aged.on(41, "prune", up=6).log == ["Run complete"]
+    assert aged.on(51, "prune", up=16).planned() == [
         f"RETENTION: docs/{name} (version 2: not the latest for more than 10 days)"
         for name in ("logs/a", "one.txt")
     ]
-    assert aged.on(41, "prune", up=6).log == ["Run complete"]
 
 
 def timeless(aged: Aged) -> Snapshot:
@@ -211,3 +212,14 @@ def test_a_prune_after_a_run_that_was_cut(tmp_path: Path) -> None:
     backup.call("restore", "--to", str(tmp_path / "to"), "--at", "2", expect=2)
     backup.run()
     backup.call("verify")
+
+
+def test_what_a_doubted_run_did_counts_from_the_next_one(tmp_path: Path) -> None:
+    """A clock that was back for one run costs nothing when it is right again."""
+    aged = with_past(tmp_path, deleted_max_age_days=365)
+    (aged.backup.source / "one.txt").unlink()
+    aged.on(-3650, "run", expect=3)
+    assert "docs/one.txt" in aged.backup.entries()
+    for day in (40, 42):
+        assert not [line for line in aged.on(day, "run").planned() if "one.txt" in line]
+    assert aged.stored("_deleted/")

@@ -227,13 +227,13 @@ def test_rules_are_told_apart() -> None:
 
 
 def test_when_a_version_was_stored_and_replaced() -> None:
-    """By the runs of the contents; a version of which no history knows is as old as what replaced it."""
+    """By the runs of the contents; when one was stored that no history knows isn't known."""
     versions = [version(1), version(2), version(4)]
     found = retention.dated(versions, {2: 5, 5: 9, 3: 7}, lambda run: run * 100)
     assert [(one.stored_ns, one.replaced_ns, one.replaced_run) for one in found] == [
-        (500, 500, 5),
+        (None, 500, 5),
         (500, 700, 7),
-        (900, 900, 9),
+        (None, 900, 9),
     ]
 
 
@@ -371,3 +371,10 @@ def test_a_budget_takes_the_oldest_and_no_more_than_it_must(
     assert used - sum(gone) <= budget or len(gone) == len(sizes)
     assert not gone or used - sum(gone[:-1]) > budget
     assert len(list(retention.over_budget(sizes, lambda size: size, used, budget + more))) <= len(gone)
+
+
+def test_what_no_history_knows_is_kept_by_every_keep_rule() -> None:
+    """After a rebuild: their days could be any."""
+    unknown = [Dated(version(number), None, 10**18, 9) for number in (1, 2, 3)]
+    judged = retention.judge(unknown, None, 10**18, Policy(max_versions_per_file=1, keep_monthly=1))
+    assert [verdict.taken for verdict in judged.verdicts] == [None, None, None]

@@ -37,6 +37,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _REQUEST = struct.Struct("<QI")  # bytes that follow, and the number of handles that come with it
 _REPLY = struct.Struct("<q")  # the id of the new process, or the error's number below zero
 _MOST_HANDLES = 8
+PATIENCE_S = 30.0
 _PROGRAM = """
 import sys
 sys.path[:] = {path!r}
@@ -97,15 +98,25 @@ class ForkServer:
             if os.waitpid(self.pid, os.WNOHANG) == (0, 0) and self._requests.fileno() >= 0:
                 return
         self._requests.close()
+        self._end()
         self.pid, self._requests = _spawn(self._modules)
+
+    def _end(self) -> None:
+        """One that doesn't answer is stopped, or gone; nobody waits for it."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
 
     def _ask(self, payload: bytes, handles: Sequence[int]) -> int:
         try:
+            self._requests.settimeout(PATIENCE_S)
             socket.send_fds(self._requests, [_REQUEST.pack(len(payload), len(handles))], handles)
             self._requests.sendall(payload)
             reply = _receive(self._requests, _REPLY.size)
         except BaseException:  # Ctrl-C, too: a late answer must not pass for the next one
             self._requests.close()
+            self._end()
             raise
         if len(reply) < _REPLY.size:
             raise EOFError

@@ -25,7 +25,7 @@ from pipeline.model.message import Results
 from pipeline.pool.channel import ALIVE, BEGUN, END, FAILED, Frame
 from pipeline.pool.children import Child, Station, set_up, start_walker, start_worker
 from pipeline.pool.crew import Crew, Size, busy_ns
-from pipeline.pool.forkserver import ForkServer
+from pipeline.pool.forkserver import ForkServer, starting_processes
 from pipeline.pool.reserve import Reserve
 from pipeline.pool.retry import Retry
 
@@ -70,7 +70,8 @@ class Line:
         self._station = worker
         self._reserve = reserve
         self._silence_s = silence_s
-        self._selector = selectors.DefaultSelector()
+        with starting_processes():  # too few handles
+            self._selector = selectors.DefaultSelector()
         self._waiting: deque[Frame] = deque()  # from the walker, not yet given out
         self._done: dict[int, bytes] = {}  # answered, waiting for their turn
         self._retries: dict[int, Retry] = {}  # batches that are given out again file by file

@@ -66,6 +66,8 @@ class Pruner:
         if self._prospects is None:
             yield from self._by_count()
             return
+        if self._now_ns is None and self._rules.keeps:
+            return  # which version was whose day isn't known; what is due stays due
         if not self._prospects.is_complete:
             yield from self._judge_everything(self._prospects)
         yield from self._judge_due(self._prospects)

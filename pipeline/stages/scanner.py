@@ -253,8 +253,10 @@ class _SourceWalk:
         path, kind, here = row[0], row[_KIND], self._here
         if row[_AREA] == Area.DELETED:
             return
-        is_kept = not self._archives or not here.rules.is_certain
-        if is_kept and here.rules.excludes_known(treepath.relative(path), kind == Kind.FOLDER, here.relative):
+        if not here.rules.is_certain:
+            return  # a rule that isn't known may have left it out
+        is_folder, relative = kind == Kind.FOLDER, treepath.relative(path)
+        if not self._archives and here.rules.excludes_known(relative, is_folder, here.relative):
             return
         if self._scope.is_waiting(path):
             return

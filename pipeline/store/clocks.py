@@ -29,10 +29,22 @@ def judge_clock(state: State, now: Clocks, is_accepted: bool) -> str | None:
     """Why the clock is not to be trusted, None if it is. To be asked before the run has its number. What the
     next run compares with is kept, not yet committed. is_accepted: a person says that the clock is right."""
     known = _known(state)
-    doubt = None if is_accepted else clock.doubt(now, known)
+    doubt = clock.doubt(now, known)
+    if doubt is not None and is_accepted:
+        doubt = None
+        # It was the clock of the runs before that was wrong, in this boot or by their word.
+        state.put(
+            "UPDATE runs SET has_doubted_clock = 1 WHERE boot_id = ? OR started_ns > ?",
+            (now.boot_id, now.wall_ns),
+        )
     to_keep = clock.remember(now, known, doubt is None)
     state.set_setting(_SETTING, msgspec.json.encode(to_keep).decode())
     return doubt
+
+
+def first_setting(now: Clocks) -> tuple[str, str]:
+    """Key and value of what is remembered in a state that is made anew."""
+    return _SETTING, msgspec.json.encode(Known(now, now.wall_ns)).decode()
 
 
 def _known(state: State) -> Known:

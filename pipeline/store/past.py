@@ -163,8 +163,9 @@ def first_runs(state: Readable, record: Record) -> dict[int, int]:
 
 
 def start_of(state: Readable, run: int) -> int:
-    """When a run began, in nanoseconds since 1970. One that left no trace counts as the next that did."""
-    query = "SELECT started_ns FROM runs WHERE number >= ? ORDER BY number LIMIT 1"
+    """When a run began, in nanoseconds since 1970. One that left no trace, or whose clock was in doubt,
+    counts as the next one that did, and was not."""
+    query = "SELECT started_ns FROM runs WHERE number >= ? AND NOT has_doubted_clock ORDER BY number LIMIT 1"
     found = state.execute(query, (run,)).fetchall()
     return int(found[0][0]) if found else NOW
 

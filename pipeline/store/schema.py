@@ -20,7 +20,8 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
 CREATE TABLE sources (name BLOB PRIMARY KEY, at_root INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY, started_ns INTEGER NOT NULL, ended_ns INTEGER, status TEXT NOT NULL,
-    durability TEXT NOT NULL, boot_id TEXT NOT NULL, counts TEXT);
+    durability TEXT NOT NULL, boot_id TEXT NOT NULL, counts TEXT,
+    has_doubted_clock INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE files (
     path BLOB PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL,
     gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
@@ -59,6 +60,7 @@ _COLUMNS_SINCE_1 = (
     ("history", "linked_to BLOB"),
     ("history", "links INTEGER NOT NULL DEFAULT -1"),
     ("versions", "ended_why TEXT"),
+    ("runs", "has_doubted_clock INTEGER NOT NULL DEFAULT 0"),
 )
 _TABLES_SINCE_1 = ("files_names", "attributes", "owners")
 """And indexes: what they are called where they are created."""
@@ -67,6 +69,7 @@ _SEEN_FROM_1 = """
 CREATE TEMP VIEW files AS SELECT *, -1 AS links, NULL AS attributes, NULL AS linked_to FROM main.files;
 CREATE TEMP VIEW history AS SELECT *, NULL AS attributes, NULL AS linked_to, -1 AS links
     FROM main.history;
+CREATE TEMP VIEW runs AS SELECT *, 0 AS has_doubted_clock FROM main.runs;
 CREATE TEMP VIEW versions AS SELECT *, NULL AS ended_why FROM main.versions;
 CREATE TEMP TABLE attributes (identity BLOB, packed BLOB);
 CREATE TEMP TABLE owners (is_group INTEGER, id INTEGER, name TEXT);

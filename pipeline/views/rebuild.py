@@ -34,6 +34,7 @@ from pipeline.stages.setup import TreeSetup
 from pipeline.stages.stored_tree import TreeReader, TreeWalk
 from pipeline.store import calls, extended
 from pipeline.store.backup import Tree, open_tree
+from pipeline.store.clocks import first_setting, read_clocks
 from pipeline.store.rebuilding import NewState, is_sound
 from pipeline.store.state import source_places, translated_errors
 from pipeline.store.system import backup_side_errors, boot_id, rename_new
@@ -202,6 +203,7 @@ class _Rebuilding:
         counts |= {name: self._figures[name] for name in ("warnings", "errors", "bytes_read")}
         settings: dict[str, int | str] = {"hash_algorithm": self._config.hash_algorithm}
         settings |= {"present_files": files, "present_bytes": size_bytes, "guard_files": files}
+        settings |= [first_setting(read_clocks())]
         self._state.end(run, time.time_ns(), status, orjson.dumps(counts | {"rebuilt": 1}).decode(), settings)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started_ns // 10**9))
         aside = f"state.db.damaged-{stamp}"
