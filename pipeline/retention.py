@@ -7,10 +7,11 @@ A version *counts* while it is on the disk and isn't pinned. All rules are about
 pinned is never taken, and stands for no place, no day and no byte. A version's *time* is the start of the
 run that stored it. It *was replaced* at the start of the run that gave the path its next content; until then
 it was the latest one, also in `_deleted/`. (Where no history knows the run that stored it, after a rebuild,
-its day could be any, so every keep rule keeps it; it was replaced by the run that rebuilt.) A run whose clock
-was in doubt lends its time to nothing: the next one that wasn't counts in its place. The *newest* is the one
-with the highest number. *Now* is the start of the run; without a clock that can be trusted there is none: the
-rules that ask for it take nothing, and where there are keep rules, nothing takes anything.
+its day could be any, so every keep rule keeps it; it was replaced by the run that rebuilt. The same is true
+of what a run stored whose clock was in doubt; what it replaced was replaced by the next one that wasn't.) The
+*newest* is the one with the highest number. *Now* is the start of the run; without a clock that can be
+trusted there is none: the rules that ask for it take nothing, and where there are keep rules, nothing takes
+anything.
 
 The rules, in the order in which the first one that speaks decides:
 
@@ -190,16 +191,20 @@ class Judged(NamedTuple):
 
 
 def dated(
-    versions: Iterable[Version], first_runs: Mapping[int, int], start_of: Callable[[int], int]
+    versions: Iterable[Version],
+    first_runs: Mapping[int, int],
+    start_of: Callable[[int], int],
+    stored_in: Callable[[int], int | None],
 ) -> list[Dated]:
     """Versions with their times. first_runs: for the numbers of the path's contents, its latest one among
-    them, the first run that had each. start_of: when a run began."""
+    them, the first run that had each. start_of: when a run began. stored_in: when what it stored was stored,
+    None where that isn't known."""
     found, numbers = [], sorted(first_runs)
     for version in versions:
         later = next((number for number in numbers if number > version.number), numbers[-1])
         replaced_run = first_runs[later]
         stored_run = first_runs.get(version.number)
-        stored_ns = start_of(stored_run) if stored_run is not None else None
+        stored_ns = stored_in(stored_run) if stored_run is not None else None
         found.append(Dated(version, stored_ns, start_of(replaced_run), replaced_run))
     return found
 

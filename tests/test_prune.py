@@ -223,3 +223,13 @@ def test_what_a_doubted_run_did_counts_from_the_next_one(tmp_path: Path) -> None
     for day in (40, 42):
         assert not [line for line in aged.on(day, "run").planned() if "one.txt" in line]
     assert aged.stored("_deleted/")
+
+
+def test_what_a_doubted_run_stored_is_kept_by_every_keep_rule(tmp_path: Path) -> None:
+    """Nobody knows its day."""
+    aged = Aged(tmp_path, max_versions_per_file=1, keep_daily=1)
+    for day, expect in ((0, 0), (-3650, 3), (1, 0), (2, 0), (3, 0)):
+        aged.backup.write({"one.txt": f"{day}\n"})
+        aged.on(day, "run", expect=expect)
+    assert aged.stored("versions/one.txt/v2.bak")
+    assert not aged.stored("versions/one.txt/v3.bak")

@@ -229,7 +229,7 @@ def test_rules_are_told_apart() -> None:
 def test_when_a_version_was_stored_and_replaced() -> None:
     """By the runs of the contents; when one was stored that no history knows isn't known."""
     versions = [version(1), version(2), version(4)]
-    found = retention.dated(versions, {2: 5, 5: 9, 3: 7}, lambda run: run * 100)
+    found = retention.dated(versions, {2: 5, 5: 9, 3: 7}, lambda run: run * 100, lambda run: run * 100)
     assert [(one.stored_ns, one.replaced_ns, one.replaced_run) for one in found] == [
         (None, 500, 5),
         (500, 700, 7),

@@ -60,6 +60,7 @@ class Pruner:
         self._execute = execute
         self._close_group = close_group
         self._start_of = lru_cache(_KNOWN_RUNS)(lambda run: past.start_of(state, run))
+        self._stored_in = lru_cache(_KNOWN_RUNS)(lambda run: past.stored_in(state, run))
 
     def apply(self) -> Iterator[None]:
         """Yields after each path, so that the caller can look around, and stop."""
@@ -123,7 +124,7 @@ class Pruner:
     def _dated(self, record: Record) -> list[Dated]:
         versions = self._state.versions(record.path)
         first_runs = past.first_runs(self._state, record)
-        return retention.dated(versions, first_runs, self._start_of)
+        return retention.dated(versions, first_runs, self._start_of, self._stored_in)
 
     def _judged(self, record: Record, dated: list[Dated]) -> Judged:
         policy = self._rules.of_path(record.path, record.kind)

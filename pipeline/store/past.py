@@ -170,6 +170,13 @@ def start_of(state: Readable, run: int) -> int:
     return int(found[0][0]) if found else NOW
 
 
+def stored_in(state: Readable, run: int) -> int | None:
+    """When what a run stored was stored; None where its clock was in doubt, so that nobody knows the day."""
+    query = "SELECT has_doubted_clock FROM runs WHERE number = ?"
+    found = state.execute(query, (run,)).fetchall()
+    return None if found and found[0][0] else start_of(state, run)
+
+
 def read_stored(state: Readable, low: bytes, high: bytes) -> Iterator[tuple[Held | None, list[Version]]]:
     """Each path with low < path < high: its latest state if anything of it is stored, and its kept versions.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pipeline import planner, retention
 from pipeline.model import treepath
 from pipeline.model.record import Held, Kind, Record, Version, VersionStatus
-from pipeline.store.past import first_runs, held_of, runs, start_of, versions_of
+from pipeline.store.past import first_runs, held_of, runs, start_of, stored_in, versions_of
 from pipeline.store.reading import read_range
 from pipeline.views.opening import Opened
 from pipeline.views.where import held_at, version_at
@@ -89,7 +89,8 @@ def _past(opened: Opened, record: Record, versions: list[Version]) -> Iterator[P
 def _reasons(opened: Opened, record: Record, versions: list[Version], now_ns: int) -> dict[int, str]:
     """By the numbers of the path's contents, what keeps each on the disk, or why the next run takes it."""
     state, policy = opened.state, opened.config.retention.rules.of_path(record.path, record.kind)
-    dated = retention.dated(versions, first_runs(state, record), partial(start_of, state))
+    times = partial(start_of, state), partial(stored_in, state)
+    dated = retention.dated(versions, first_runs(state, record), *times)
     deleted_ns = None if record.is_present else start_of(state, record.since_run)
     judged = retention.judge(dated, deleted_ns, now_ns, policy)
     reasons = {
