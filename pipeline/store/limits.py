@@ -41,7 +41,7 @@ class Limits(NamedTuple):
     only_text: bool = False
 
     def can_hold(self, name: bytes) -> bool:
-        if any(byte in self.refused for byte in name) or name[-1:] in _each(self.refused_last):
+        if any(byte in self.refused for byte in name) or name[-1] in self.refused_last:
             return False
         return not self.only_text or _is_text(name)
 
@@ -51,14 +51,10 @@ def probe(staging: int) -> Limits:
     if _can(staging, _PROBE + _ODD + b"\xff.") and _can(staging, _PROBE + b" "):
         refused, refused_last, only_text = b"", b"", False
     else:
-        refused = b"".join(byte for byte in _each(_ODD) if not _can(staging, _PROBE + byte + b"x"))
-        refused_last = b"".join(byte for byte in (b".", b" ") if not _can(staging, _PROBE + byte))
+        refused = bytes(byte for byte in _ODD if not _can(staging, b"%b%cx" % (_PROBE, byte)))
+        refused_last = bytes(byte for byte in b". " if not _can(staging, b"%b%c" % (_PROBE, byte)))
         only_text = not _can(staging, _PROBE + b"\xff")
     return Limits(_has_links(staging), _tells_case(staging), refused, refused_last, only_text)
-
-
-def _each(text: bytes) -> list[bytes]:
-    return [text[number : number + 1] for number in range(len(text))]
 
 
 def _can(staging: int, name: bytes) -> bool:

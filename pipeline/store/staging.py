@@ -13,17 +13,13 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pipeline.model.attributes import unpack
 from pipeline.model.record import Kind, Stat, same_time, signed64
 from pipeline.store import calls, extended
-from pipeline.store.folders import READ_FLAGS, Folders, split
+from pipeline.store.folders import Folders, split
 from pipeline.store.metadata import describe, permissions
 from pipeline.store.operation import Identity, Operation, Place
-from pipeline.store.pieces import pieces
-from pipeline.store.staging_file import StagingFile
+from pipeline.store.staging_file import Described, copy_stored
 from pipeline.store.system import NO_HARD_LINKS
-
-_COPY_BYTES = 1 << 20
 
 
 class Damaged(Exception):
@@ -130,15 +126,7 @@ class Staging:
             calls.symlink(expected.target, staged, dir_fd=self._folder)
             describe(self._folder, staged, True, 0, found.uid, found.gid, found.mtime_ns)
             return
-        source, copy = calls.open(name, READ_FLAGS, dir_fd=parent), StagingFile(self._folder, staged)
-        own: list[extended.Pair] = []
-        try:
-            for piece, is_hole in pieces(source, bytearray(_COPY_BYTES), expected.size):
-                copy.write(piece, is_hole)
-            own = unpack(extended.read(source))
-        finally:
-            os.close(source)
-            copy.finish(found, permissions(found.mode), own)
+        copy_stored(parent, name, self._folder, staged, size_bytes=expected.size)
 
     def separate(
         self, at: bytes, expected: Expected, found: Stat, wanted: Sequence[extended.Pair]
@@ -153,16 +141,8 @@ class Staging:
         if here.st_nlink == 1 or not stat.S_ISREG(here.st_mode):
             return None
         staged = self.new_name()
-        source, copy = calls.open(name, READ_FLAGS, dir_fd=parent), StagingFile(self._folder, staged)
-        try:
-            for piece, is_hole in pieces(source, bytearray(_COPY_BYTES), expected.size):
-                copy.write(piece, is_hole)
-            inode, _, _ = copy.finish(found, permissions(found.mode), wanted)
-        except OSError:
-            copy.discard()
-            raise
-        finally:
-            os.close(source)
+        given = Described(found, permissions(found.mode), wanted)
+        inode = copy_stored(parent, name, self._folder, staged, given, expected.size)
         identity = _identity(here, expected)
         return Staged(staged, identity._replace(inode=inode)), identity
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pipeline.model.attributes import unpack
 from pipeline.model.record import Stat, signed64
 from pipeline.store import calls, extended
 from pipeline.store.extended import Pair
 from pipeline.store.folders import READ_FLAGS
-from pipeline.store.metadata import change_owner, give
+from pipeline.store.metadata import change_owner, give, permissions
 from pipeline.store.pieces import pieces
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
@@ -88,22 +89,48 @@ def stage_small(folder: int, name: bytes, content: bytes, found: Stat, mode: int
         os.close(handle)
 
 
-def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
-    """A file that has names elsewhere, too, becomes one of our own, so that what is done to it stays here.
+class Described(NamedTuple):
+    """The metadata that a copy gets. mode: permission bits."""
 
-    On the disk before it takes its name. staged: a name that nobody else uses.
-    """
+    found: Stat
+    mode: int
+    attributes: Sequence[Pair]
+
+
+def copy_stored(
+    parent: int,
+    name: bytes,
+    staging: int,
+    staged: bytes,
+    given: Described | None = None,
+    size_bytes: int | None = None,
+    durable: bool = False,
+) -> int:
+    """A file and its holes, in staging, with the metadata that are given, or else its own. Returns the inode
+    of the copy. size_bytes: no more than that. durable: it is on the disk when this returns."""
     source = calls.open(name, READ_FLAGS, dir_fd=parent)
     try:
         found, copy = os.fstat(source), StagingFile(staging, staged)
+        most = found.st_size if size_bytes is None else size_bytes
         try:
-            for piece, is_hole in pieces(source, bytearray(_READ_BYTES), found.st_size):
+            for piece, is_hole in pieces(source, bytearray(_READ_BYTES), most):
                 copy.write(piece, is_hole)
-            own = unpack(extended.read(source))
-            copy.finish(Stat.of(found), found.st_mode & 0o7777, own, durable=True)
+            if given is None:
+                own = unpack(extended.read(source))
+                given = Described(Stat.of(found), permissions(found.st_mode), own)
+            inode, _, _ = copy.finish(given.found, given.mode, given.attributes, durable)
         except OSError:
             copy.discard()
             raise
     finally:
         os.close(source)
+    return inode
+
+
+def unshare(parent: int, name: bytes, staging: int, staged: bytes) -> None:
+    """A file that has names elsewhere, too, becomes one of our own, so that what is done to it stays here.
+
+    On the disk before it takes its name. staged: a name that nobody else uses.
+    """
+    copy_stored(parent, name, staging, staged, durable=True)
     calls.rename(staged, name, src_dir_fd=staging, dst_dir_fd=parent)
