@@ -42,8 +42,8 @@ from pipeline.store.backup import Backup, open_backup, open_scratch, refuse_miss
 from pipeline.store.clocks import judge_clock, read_clocks
 from pipeline.store.files import StoredFiles
 from pipeline.store.journal import Barrier, Journal
-from pipeline.store.limits import Limits, Refusals, probe
-from pipeline.store.places import write_note
+from pipeline.store.limits import Fitting, Limits, probe, remember, remembered
+from pipeline.store.places import Note, write_note
 from pipeline.store.prospects import Prospects
 from pipeline.store.sharing import Sharing
 from pipeline.store.spool import PathSpool
@@ -137,9 +137,7 @@ class _Run:
         self._prospects = self._open_prospects(number)
         if not task.only_if_needed:
             self._state.commit()  # a cut run keeps its number
-        if not self._dry_run:
-            with backup_side_errors():
-                write_note(self._backup.state_path.parent, self._state.sources())
+        self._fitting = self._look_at_limits()
         info = RunInfo(number, self._clocks.wall_ns, self._dry_run)
         self._telling = Telling(self._monitor, self._state, info, self._known, self._wants_skips)
         try:
@@ -342,16 +340,22 @@ class _Run:
             self._guard,
             promotions_due=was_cut,
             finds_names=self._task.scope.is_everything and not self._task.only_prunes,
-            refusals=self._refusals(),
+            fitting=self._fitting,
         )
 
-    def _refusals(self) -> Refusals | None:
-        """A dry run, which writes nothing, doesn't know."""
-        if self._dry_run or self._task.only_prunes or self._backup.staging_handle is None:
-            return None
+    def _look_at_limits(self) -> Fitting | None:
+        """What the backup's file system can't hold. The note tells a rebuild."""
+        limits = remembered(self._state)
         with backup_side_errors():
-            limits = probe(self._backup.staging_handle)
-        return Refusals(limits, self._state) if limits != Limits() else None
+            if self._backup.staging_handle is not None:
+                limits = probe(self._backup.staging_handle)
+                remember(limits, self._state)
+            holds_all = limits == Limits()
+            respells = not holds_all or any(place.respelled for place in self._state.places().values())
+            if not self._dry_run:
+                note = Note(dict(self._state.sources()), respells)
+                write_note(self._backup.state_path.parent, note)
+        return Fitting(limits, self._state) if not holds_all else None
 
     # -- after --------------------------------------------------------------------------------------------
 

@@ -12,13 +12,18 @@ that names of 255 bytes stay possible. What is reserved depends on the place onl
   at the root, the names of the other sources' folders;
 - at the top of `_duplicates/` and `_deleted/`: `_escaped` and the names of the other sources' folders;
 - anywhere below `versions/`: `_escaped` and the names of versions and their markers.
+
+On a file system that can't hold every name, some names of the source are respelled before that
+(`pipeline.spelling`): those whose paths the state has recorded, and a place knows.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from typing import NamedTuple
 
+from pipeline import spelling
 from pipeline.model.record import Area
 
 OWN_FOLDER = b".pipeline"
@@ -38,23 +43,62 @@ class SourcePlace(NamedTuple):
 
     at_root: directly in the backup root; otherwise in a folder with its name.
     siblings: names of the sources that lie in folders of their own (empty for those themselves).
+    respelled: the paths inside the source whose last names are respelled; the empty one is the source's own.
     """
 
     name: bytes
     at_root: bool
     siblings: frozenset[bytes] = frozenset()
+    respelled: Set[bytes] = frozenset()
 
     def full(self, relative: bytes) -> bytes:
         """The path below an area's top, before escaping."""
+        name = self.name
+        if self.respelled:
+            name = spelling.spell(name) if b"" in self.respelled else name
+            relative = self._respell(relative)
         if self.at_root:
             return relative
-        return self.name + b"/" + relative if relative else self.name
+        return name + b"/" + relative if relative else name
+
+    def _respell(self, relative: bytes) -> bytes:
+        out, path = [], b""
+        for name in relative.split(b"/"):
+            path = path + b"/" + name if path else name
+            out.append(spelling.spell(name) if path in self.respelled else name)
+        return b"/".join(out)
+
+    def read(self, components: list[bytes], learns: bool = False) -> tuple[bytes, frozenset[bytes]] | None:
+        """What `full` may have made these components of, and which respelled paths that goes by; None where
+        they lie in no folder of this source. learns: whatever reads like a spelling is taken for one."""
+        used, path, at = set(), b"", 0
+        if not self.at_root:
+            found = spelling.read(components) if learns or b"" in self.respelled else None
+            if found is not None and found[0] == self.name:
+                used.add(b"")
+                at = found[1]
+            elif components[0] == self.name:
+                at = 1
+            else:
+                return None
+        while at < len(components):
+            found = spelling.read(components[at:]) if learns or self.respelled else None
+            if found is not None:
+                inside = path + b"/" + found[0] if path else found[0]
+                if learns or inside in self.respelled:
+                    used.add(inside)
+                    path, at = inside, at + found[1]
+                    continue
+            path = path + b"/" + components[at] if path else components[at]
+            at += 1
+        return path, frozenset(used)
 
 
 class Parsed(NamedTuple):
     """What a backup path stands for. area: None for versions and their markers.
 
     marker: `bak`, `pinned` or `pruned` below `versions/`, else empty. number: the version's, else 0.
+    respelled: as in `SourcePlace`, of the paths that lead there.
     """
 
     area: Area | None
@@ -62,6 +106,7 @@ class Parsed(NamedTuple):
     relative: bytes
     number: int = 0
     marker: bytes = b""
+    respelled: frozenset[bytes] = frozenset()
 
 
 def _escape_top(full: bytes, reserved: frozenset[bytes], siblings: frozenset[bytes]) -> bytes:
@@ -76,7 +121,7 @@ def is_version_name(component: bytes) -> bool:
 
 def stored(place: SourcePlace, relative: bytes, area: Area) -> bytes:
     """The backup path of a path's stored file in one of the three areas. Empty: the backup root itself."""
-    full = relative if place.at_root else place.full(relative)
+    full = place.full(relative)
     if area == Area.LIVE:
         return _escape_top(full, RESERVED_TOP, place.siblings)
     return _AREA_FOLDERS[Area(area)] + b"/" + _escape_top(full, _ESCAPED_ONLY, place.siblings)
@@ -115,27 +160,34 @@ def _unescape_top(components: list[bytes]) -> list[bytes] | None:
     return components[1:] or None
 
 
-def parse(backup_path: bytes, places: tuple[SourcePlace, ...]) -> Parsed | None:
+def parse(backup_path: bytes, places: tuple[SourcePlace, ...], learns: bool = False) -> Parsed | None:
     """What a backup path stands for, or None where no path is stored under it.
 
     Answers by reading the name backwards and then asking the mapping: a name counts only if the mapping of
-    what was read gives that very name again.
+    what was read gives that very name again. learns: it is not known which names are respelled; whatever
+    reads like a spelling is taken for one.
     """
     top, _, below = backup_path.partition(b"/")
     if top == OWN_FOLDER:
         return None
     if top == VERSIONS:
-        return _parse_version(backup_path, below, places)
+        return _parse_version(backup_path, below, places, learns)
     area = next((a for a, folder in _AREA_FOLDERS.items() if folder == top), Area.LIVE)
     components = _unescape_top((backup_path if area is Area.LIVE else below).split(b"/"))
     for place in places:
-        relative = _without_source(place, components)
-        if relative is not None and stored(place, relative, area) == backup_path:
-            return Parsed(area, place.name, relative)
+        found = place.read(components, learns) if components is not None else None
+        if found is None:
+            continue
+        relative, respelled = found
+        knowing = place._replace(respelled=respelled) if learns else place
+        if stored(knowing, relative, area) == backup_path:
+            return Parsed(area, place.name, relative, respelled=respelled)
     return None
 
 
-def _parse_version(backup_path: bytes, below: bytes, places: tuple[SourcePlace, ...]) -> Parsed | None:
+def _parse_version(
+    backup_path: bytes, below: bytes, places: tuple[SourcePlace, ...], learns: bool
+) -> Parsed | None:
     folder, _, name = below.rpartition(b"/")
     match = _VERSION_NAME.fullmatch(name)
     components = _unescape(folder.split(b"/"))
@@ -143,15 +195,11 @@ def _parse_version(backup_path: bytes, below: bytes, places: tuple[SourcePlace, 
         return None
     number, marker = int(match[1]), match[2]
     for place in places:
-        relative = _without_source(place, components)
-        if relative and version(place, relative, number, marker) == backup_path:
-            return Parsed(None, place.name, relative, number, marker)
+        found = place.read(components, learns)
+        if found is None or not found[0]:
+            continue
+        relative, respelled = found
+        knowing = place._replace(respelled=respelled) if learns else place
+        if version(knowing, relative, number, marker) == backup_path:
+            return Parsed(None, place.name, relative, number, marker, respelled)
     return None
-
-
-def _without_source(place: SourcePlace, components: list[bytes] | None) -> bytes | None:
-    if components is None:
-        return None
-    if place.at_root:
-        return b"/".join(components)
-    return b"/".join(components[1:]) if components[0] == place.name else None

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from faults.images import need
-from harness import Backup, Result
+from harness import Backup, Result, exact
 from hypothesis import given
 from hypothesis import strategies as st
 from restored import restore
-from trees import Link, Tree
+from trees import Link, Tree, difference, snapshot
 
 from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
@@ -32,15 +32,18 @@ TREE: Tree = {
     "sub": {"f": "2\n"},
     "v": {"V1.bak": "not a version\n"},
 }
-REFUSED = {
-    "docs/Versions": "can't tell its name from one of the backup's own",
-    "docs/a": "can't tell its name from A",
-    "docs/a:b": "can't hold this name",
-    "docs/bad\\xff": "can't hold this name",
-    "docs/link": "has no symbolic links",
-    "docs/sub": "can't tell its name from Sub",
-    "docs/v/V1.bak": "can't tell its name from one of the backup's own",
+STORED = {
+    "A": "A",
+    "Sub/f": "Sub/f",
+    "Versions/x": "%56ersions/x",
+    "a": "%61",
+    "a:b": "%61%3ab",
+    os.fsdecode(b"bad\xff"): "%62ad%ff",
+    "one": "one",
+    "sub/f": "%73ub/f",
+    "v/V1.bak": "v/%561.bak",
 }
+"""Where each file of the tree lies, but for the link, which is refused."""
 AS_EXFAT = """
 import sys
 from pipeline import engine
@@ -58,36 +61,86 @@ def refusals(result: Result) -> dict[str, str]:
     return {line.partition(" (")[0]: line.partition("file system ")[2].rstrip(")") for line in warnings}
 
 
+def stored(backup: Backup) -> dict[str, str]:
+    """Where each file lies, by the state."""
+    return {
+        exact(line, "path").removeprefix("docs/"): exact(line, "stored_at")
+        for line in backup.export()
+        if line["kind"] == "file" and "deleted" not in line
+    }
+
+
 def check(backup: Backup, to: Path) -> None:
-    """What can't be stored is named at each run, and nothing else of it is: no quarantine, no second copy."""
+    """Everything but the link, which is told of at each run, is stored under a name of its own, comes back as
+    it was, at any time, and is found again without the state."""
     backup.write(TREE)
-    for _ in range(2):
-        assert refusals(backup.run(expect=3)) == REFUSED
     root = Path(str(backup.settings.get("backup_root", backup.root)))
+    for _ in range(2):
+        assert refusals(backup.run(expect=3)) == {"docs/link": "has no symbolic links"}
+        assert stored(backup) == STORED
+    assert backup.run("--json", expect=3).summary["skip"] == len(STORED)
+    assert {at: (root / at).is_file() for at in STORED.values()} == dict.fromkeys(STORED.values(), True)
     assert not list((root / ".pipeline/quarantine").iterdir())
-    backup.call("verify")
     restore(backup, to)
-    assert sorted(os.listdir(to)) == ["A", "Sub", "one", "v"]
-    assert (to / "A").read_text() == "upper\n" and (to / "Sub/f").read_text() == "1\n"
+    assert not difference(snapshot(backup.source, frozenset({"link"})), snapshot(to))
+    change(backup)
+    backup.run(expect=3)
+    exported, verified = backup.export(), backup.call("verify")
+    assert "foreign" not in verified.stderr
+    (root / ".pipeline/state.db").unlink()
+    backup.call("rebuild")
+    assert [lasting(line) for line in backup.export()] == [lasting(line) for line in exported]
+    assert refusals(backup.run(expect=3)) == {"docs/link": "has no symbolic links"}
 
 
-def test_what_is_left_out(tmp_path: Path) -> None:
+def change(backup: Backup) -> None:
+    """A version, a duplicate and a deleted file of what is respelled, and something new beside it."""
+    (backup.source / "a").write_text("lower, changed\n")
+    (backup.source / "v/V1.bak").unlink()
+    backup.write({"ONE": "one\n", "SUB": {"new": "3\n"}})
+
+
+def lasting(line: dict[str, object]) -> dict[str, object]:
+    """What of an exported line the files of a backup tell."""
+    kept = ("path", "path_b64", "kind", "size", "digest", "stored_at", "original", "deleted", "versions")
+    return {name: value for name, value in line.items() if name in kept}
+
+
+def test_what_cant_be_held(tmp_path: Path) -> None:
     """As exFAT answers, on a file system that could."""
     backup = Backup(tmp_path / "one")
     backup.program = [sys.executable, "-c", AS_EXFAT]
     check(backup, tmp_path / "to")
+    at = {exact(line, "path"): exact(line, "stored_at") for line in backup.export()}
+    assert at["docs/ONE"] == "_duplicates/%4f%4e%45" and at["docs/SUB/new"] == "%53%55%42/new"
+    assert at["docs/v/V1.bak"] == "_deleted/v/%561.bak"
+    assert (backup.root / "versions/%61/v1.bak").read_text() == "lower\n"
+
+
+def test_a_dry_run_says_where_it_will_lie(tmp_path: Path) -> None:
+    """It can't try what the file system holds, and goes by what the run before has found."""
+    backup = Backup(tmp_path / "one")
+    backup.program = [sys.executable, "-c", AS_EXFAT]
+    backup.write({"one": "one\n"})
+    backup.run()
+    backup.write({"ONE": "two\n"})
+    lines = [backup.run(*options, "--json", "--verbose").lines for options in (["--dry-run"], [])]
+    planned, done = ([one for one in run if one["type"] == "action"] for run in lines)
+    assert planned == done and [one["stored_at"] for one in done] == ["%4f%4e%45"]
 
 
 def test_a_backup_that_was_copied_there(tmp_path: Path) -> None:
-    """Names that were stored on another disk are taken as well; a name stays taken when its path is gone."""
+    """Names that were stored on another disk are taken as well, also those that look like spellings; a name
+    stays taken when its path is gone."""
     backup = Backup(tmp_path / "one")
-    backup.write({"A": "upper\n"})
+    backup.write({"A": "upper\n", "%62": "percent\n"})
     backup.run()
     backup.program = [sys.executable, "-c", AS_EXFAT]
     (backup.source / "A").unlink()
-    backup.write({"a": "lower\n", "b": "b\n"})
-    assert refusals(backup.run(expect=3)) == {"docs/a": "can't tell its name from A"}
-    assert backup.entry("docs/A")["deleted"]
+    backup.write({"a": "lower\n", "b": "b\n", "B": "B\n", "%63": "c\n"})
+    assert refusals(backup.run(expect=3)) == {"docs/b": "can't tell its name from %62"}
+    assert stored(backup) == {"%62": "%62", "%63": "%2563", "B": "B", "a": "%61"}
+    backup.call("verify")
 
 
 def test_nothing_is_missing_here(tmp_path: Path) -> None:

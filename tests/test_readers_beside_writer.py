@@ -87,9 +87,11 @@ def test_what_changes_between_its_listing_and_a_look(
 ) -> None:
     """A writer removes a folder before it is entered, or makes one where a file was listed: nothing foreign,
     and no problem."""
+    backup.write({"known": "known\n"})
+    backup.run()
     write_tree(backup.root, {"empty": None, "full": {"mine": "foreign\n"}, "later": "a file\n"})
     items: list[Any] = []
-    setup = VerifySetup({}, "blake3", str(backup.root), "", False)
+    setup = VerifySetup({}, "blake3", str(backup.root), str(backup.root / ".pipeline/state.db"), False)
     walk = ForeignWalk(setup, lambda batch, *_: items.extend(message.decode_items(batch)))
     at = walk._contents.folders.at
 

@@ -76,6 +76,7 @@ class Batch:
         self.items: list[tuple[Any, ...]] = []
         self.files = self.unchanged = self.specials = self.bytes_read = self.bytes_stored = 0
         self.path = self.relative = b""
+        self.is_stored_together = False
         self.source: Source
         self._report_unchanged = report_unchanged
         self._stored: dict[int, bytes] = {}
@@ -85,12 +86,15 @@ class Batch:
 
     def inside(self, path: bytes, source: Source) -> None:
         self.path, self.relative, self.source = path, treepath.relative(path), source
+        self.is_stored_together = bool(self.relative) and not source.place.respelled
         self._stored, self.handle, self.stored_handles = {}, None, {}
 
     def stored_in(self, name: bytes, area: int) -> tuple[bytes, bytes]:
-        """A stored file's folder and name. Only a component at the very top can be escaped."""
-        if not self.relative:
-            return split(layout.stored(self.source.place, name, Area(area)))
+        """A stored file's folder and name. Only what lies at the very top can be escaped, and only what is
+        respelled has another name or folder than what lies beside it."""
+        if not self.is_stored_together:
+            inside = self.relative + b"/" + name if self.relative else name
+            return split(layout.stored(self.source.place, inside, Area(area)))
         folder = self._stored.get(area)
         if folder is None:
             folder = self._stored[area] = layout.stored(self.source.place, self.relative, Area(area))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pipeline import layout, planner
+from pipeline import planner
 from pipeline.model import message, treepath
 from pipeline.model.errors import BackupSideError, Problem, Severity
 from pipeline.model.message import Results
@@ -24,7 +24,7 @@ from pipeline.stages.guard import Guard
 from pipeline.stages.hard_links import find_names
 from pipeline.stages.pruner import Pruner
 from pipeline.store.journal import Journal
-from pipeline.store.limits import Refusals
+from pipeline.store.limits import Fitting
 from pipeline.store.operation import Identity, Place
 from pipeline.store.prospects import Prospects
 from pipeline.store.spool import PathSpool
@@ -54,7 +54,7 @@ class Rules(NamedTuple):
 
 
 class Committer:
-    """promotions_due: the run before was cut. finds_names: this one looks at everything. refusals: None where
+    """promotions_due: the run before was cut. finds_names: this one looks at everything. fitting: None where
     the backup's file system holds all."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Committer:
         guard: Guard,
         promotions_due: bool,
         finds_names: bool,
-        refusals: Refusals | None = None,
+        fitting: Fitting | None = None,
     ) -> None:
         self._journal = journal
         self._state = state
@@ -91,7 +91,7 @@ class Committer:
         # Whether which paths are names of one file may have changed. Only a look at all of them tells.
         self._names_due = promotions_due or bool(state.setting(_NAMES_DUE))
         self._finds_names = finds_names
-        self._refusals = refusals
+        self._fitting = fitting
         self._held: bytes | None = None
         self._open_folders: list[tuple[Record, Entry]] = []
         self._inside = b""  # what the paths below the innermost of them begin with
@@ -168,7 +168,7 @@ class Committer:
         _, path, kind, found, digest, target, unsettled, known, damage, staged, inode, warning, packed = item
         attributes = self._state.keep_attributes(packed) if packed else None
         entry = Entry(path, KINDS[kind], Stat._make(found), digest, target, unsettled, attributes)
-        if self._refusals is not None and self._is_refused(entry, not known):
+        if self._fitting is not None and self._is_refused(entry, not known):
             self._drop(item)
             return
         new = Staged(staged, Identity(inode, entry.stat.size, digest, None)) if staged is not None else None
@@ -188,10 +188,9 @@ class Committer:
 
     def _is_refused(self, entry: Entry, is_new: bool) -> bool:
         """Whether the backup's file system can't hold it, or what lies below it then."""
-        assert self._refusals is not None, "the caller has looked"
-        at = layout.stored(self._context(entry.path).place, treepath.relative(entry.path), Area.LIVE)
-        with backup_side_errors():
-            why = self._refusals.why(at, entry.kind, is_new) if at else None
+        assert self._fitting is not None, "the caller has looked"
+        place = self._context(entry.path).place
+        why = self._fitting.why_not(entry.path, place, entry.kind, is_new)
         if why is None:
             return False
         self._note(Severity.WARNING, entry.path, why)

@@ -23,6 +23,7 @@ from pipeline.store import calls, operation
 from pipeline.store.folders import FOLDER_FLAGS, READ_FLAGS, Folders, split
 from pipeline.store.operation import MakePrivate, Mark, Place, Remove
 from pipeline.store.reading import Reader, Row
+from pipeline.store.state import read_places
 
 T = TypeVar("T")
 _STAGING = OWN_FOLDER + b"/staging/"
@@ -39,7 +40,8 @@ class Contents:
 
     def __init__(self, places: dict[bytes, SourcePlace], backup_root: str, state: str) -> None:
         self.folders = Folders(calls.open(backup_root, FOLDER_FLAGS))
-        self._places = places
+        self.places = places
+        """As the state has them; read again whenever something isn't found."""
         self._state_path = Path(state)
         self._reader: Reader | None = None
         self._seen: list[Row] = []
@@ -69,7 +71,7 @@ class Contents:
 
     def place(self, path: bytes, number: int, area: int | None) -> bytes:
         """Where the content of a path lies by the state. area: None for a version."""
-        place, relative = self._places[treepath.source_name(path)], treepath.relative(path)
+        place, relative = self.places[treepath.source_name(path)], treepath.relative(path)
         if area is None:
             return layout.version(place, relative, number)
         return layout.stored(place, relative, Area(area))
@@ -122,13 +124,21 @@ class Contents:
         self._read_intents()
         return at not in self._folders_coming
 
+    def read_places(self) -> None:
+        """A writer may have begun to respell a name since they were read."""
+        self.places = read_places(self._opened())
+
     def _ask(self, query: str, values: tuple[object, ...] = ()) -> list[Row]:
+        return self._opened().execute(query, values).fetchall()
+
+    def _opened(self) -> Reader:
         if self._reader is None:
             self._reader = Reader(self._state_path)
-        return self._reader.execute(query, values).fetchall()
+        return self._reader
 
     def _look(self, path: bytes, number: int) -> tuple[bytes | None, tuple[bytes, ...]]:
         """Where the content lies by the state of this moment, and where it still may be on its way there."""
+        self.read_places()
         query = "SELECT number, area, digest IS NULL AND target IS NULL FROM files WHERE path = ?"
         current = self._ask(query, (path,))
         if current and current[0][0] == number and not current[0][2]:

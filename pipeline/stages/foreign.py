@@ -27,7 +27,6 @@ class ForeignWalk:
 
     def __init__(self, setup: VerifySetup, send: Send) -> None:
         self._contents = Contents(setup.places, setup.backup_root, setup.state)
-        self._places = tuple(setup.places.values())
         self._batches = Batches(send)
 
     def walk(self) -> None:
@@ -48,12 +47,16 @@ class ForeignWalk:
 
     def _is_foreign(self, at: bytes) -> bool:
         """Asked twice, because a writer may have moved it between the two, or made a folder in its place."""
-        parsed = layout.parse(at, self._places)
-        if parsed is not None and self._contents.is_claimed(at, parsed):
+        if self._is_claimed(at):
             return False
         try:
             if stat.S_ISDIR(self._contents.stat(at).st_mode):
                 return False
         except OSError:
             return False
-        return parsed is None or not self._contents.is_claimed(at, parsed)
+        self._contents.read_places()
+        return not self._is_claimed(at)
+
+    def _is_claimed(self, at: bytes) -> bool:
+        parsed = layout.parse(at, tuple(self._contents.places.values()))
+        return parsed is not None and self._contents.is_claimed(at, parsed)

@@ -66,7 +66,8 @@ class Restorer:
             self._target = Target(setup.target, name, setup.overwrite != "never", setup.backup_root)
         if setup.target is not None:
             self._existing = Existing(setup.target, self._descriptions, self._new_hasher)
-        self._inside = self._inside_relative = b""
+        self._inside = b""
+        self._is_stored_together = False
         # Handles of the current folder, in the target and in the backup; the caches own them.
         self._folder: int | None = None
         self._stored = -1
@@ -120,7 +121,8 @@ class Restorer:
             self._file(item[1], item[2])
         elif tag == message.INSIDE:
             self._inside, self._folder, self._stored_area = item[1], None, None
-            self._inside_relative = treepath.relative(item[1])
+            place = self._contents.places[treepath.source_name(item[1])]
+            self._is_stored_together = treepath.SEPARATOR in item[1] and not place.respelled
         elif tag == message.LINK:
             self._link(item[1], Held(treepath.join(self._inside, item[1]), *item[2]))
         elif tag == message.FOLDER:
@@ -178,7 +180,7 @@ class Restorer:
         Whatever is not plainly so is left to `_restore`, which does the same with more looks.
         """
         _, mode, uid, gid, mtime_ns, size, recorded, _, _, _, _, area, _, _, _, attributes, linked_to, _ = row
-        if area is None or size >= digest.READ_BYTES or mode < 0 or not self._inside_relative:
+        if area is None or size >= digest.READ_BYTES or mode < 0 or not self._is_stored_together:
             return False
         if not attributes is linked_to is None:
             return False

@@ -35,7 +35,7 @@ class StoredLook:
                 at, name = batch.stored_in(name, area)
                 folder = self._folders.at(at)
                 # Only one: opening another folder may close it.
-                batch.stored_handles = {area: folder} if batch.relative else {}
+                batch.stored_handles = {area: folder} if batch.is_stored_together else {}
             stored = calls.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError:
             return False

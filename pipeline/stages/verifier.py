@@ -33,7 +33,6 @@ class Verifier:
 
     def __init__(self, setup: VerifySetup, worker: int, alive: Callable[[int], None]) -> None:
         self._contents = Contents(setup.places, setup.backup_root, setup.state)
-        self._places = setup.places
         self._report = setup.report
         self._new_hasher = digest.hasher(setup.algorithm)
         self._buffer = bytearray(digest.READ_BYTES)
@@ -83,11 +82,8 @@ class Verifier:
         held = Held.of_version(version)
         (self._link if version.kind == Kind.LINK else self._file)(held)
         if version.pinned:
-            place, relative = (
-                self._places[treepath.source_name(version.path)],
-                treepath.relative(version.path),
-            )
-            marker = layout.version(place, relative, version.number, b"pinned")
+            place = self._contents.places[treepath.source_name(version.path)]
+            marker = layout.version(place, treepath.relative(version.path), version.number, b"pinned")
             if not self._exists(marker) and self._contents.is_promised(version.path, version.number):
                 self._wrong(MISSING, marker, version.path, "the marker of a pinned version is not there")
 

@@ -1,9 +1,10 @@
 """What a backup root can't hold: links, some names, names that differ in case alone.
 
-In: the folder of staging, once for each run; then each new path. Out: why a path can't be stored, in words,
-or None. Guarantees: nothing is stored where the file system would take it for something else of ours (promise
-2); a path that is told of is not backed up, and the run says so (promise 7). Costs some calls for each run
-where nothing is missing. Fails with OSError where staging can't be written.
+In: the folder of staging, once for each run; then each new path. Out: names that are respelled
+(`pipeline.spelling`), recorded in the state; why a path can't be stored at all, in words, or None.
+Guarantees: nothing is stored where the file system would take it for something else of ours (promise 2); a
+path that is told of is not backed up, and the run says so (promise 7). Costs some calls for each run where
+nothing is missing. Fails with OSError where staging can't be written.
 
 Two names count as one if they are equal but for case and for how accents are composed, which is more than
 some file systems do: so nothing hangs on the tables that they use.
@@ -16,7 +17,10 @@ from contextlib import suppress
 from typing import NamedTuple
 from unicodedata import normalize
 
-from pipeline import layout
+import orjson
+
+from pipeline import layout, spelling
+from pipeline.layout import SourcePlace
 from pipeline.model import treepath
 from pipeline.model.record import Area, Kind
 from pipeline.store import calls
@@ -25,9 +29,10 @@ from pipeline.store.state import State
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
 _ODD = b'<>:"|?*\\\x01\x7f'
 _PROBE = b"probe"
-_FOLDED = "CREATE TABLE folded (name BLOB PRIMARY KEY, at BLOB NOT NULL) WITHOUT ROWID"
+_TAKEN = "CREATE TABLE taken (folded BLOB PRIMARY KEY, path BLOB NOT NULL) WITHOUT ROWID"
 _HAS_NO_LINKS = "not backed up: the backup's file system has no symbolic links"
 _CANT_HOLD = "not backed up: the backup's file system can't hold this name"
+_LIMITS = "limits"
 
 
 class Limits(NamedTuple):
@@ -105,49 +110,80 @@ def folded(at: bytes) -> bytes:
     return normalize("NFC", at.decode("utf-8", "surrogateescape").lower()).encode("utf-8", "surrogateescape")
 
 
-class Refusals:
-    """Why a path can't be stored. The names that are taken are in a table of the state, made where the file
-    system doesn't tell case: a name that was ever used stays taken, since something of it may be stored."""
+def remembered(state: State) -> Limits:
+    """What an earlier run has found: a dry run, which writes nothing, can't look."""
+    kept = state.setting(_LIMITS)
+    if kept is None:
+        return Limits()
+    has_links, tells_case, refused, refused_last, only_text = orjson.loads(kept)
+    return Limits(has_links, tells_case, bytes(refused), bytes(refused_last), only_text)
+
+
+def remember(limits: Limits, state: State) -> None:
+    if limits == remembered(state):
+        return
+    has_links, tells_case, refused, refused_last, only_text = limits
+    kept = orjson.dumps([has_links, tells_case, [*refused], [*refused_last], only_text])
+    state.set_setting(_LIMITS, kept.decode())
+
+
+class Fitting:
+    """Makes new paths fit. The names that are taken are in a table of the state, made where the file system
+    doesn't tell case: a name that was ever used stays taken, since something of it may be stored."""
 
     def __init__(self, limits: Limits, state: State) -> None:
         self._limits = limits
         self._state = state
-        is_there = "SELECT 1 FROM sqlite_master WHERE name = 'folded'"
+        is_there = "SELECT 1 FROM sqlite_master WHERE name = 'taken'"
         if not limits.tells_case and state.execute(is_there).fetchone() is None:
-            state.put(_FOLDED)
+            state.put(_TAKEN)
             self._take_all()
 
     def _take_all(self) -> None:
         """What was stored before this was looked at, or on another disk, from which the backup was copied."""
         places = self._state.places()
         for record in self._state.records(b"", treepath.HIGHEST):
-            place, relative = places[treepath.source_name(record.path)], treepath.relative(record.path)
-            at = layout.stored(place, relative, Area.LIVE)
-            self._state.put("INSERT OR IGNORE INTO folded VALUES (?, ?)", (folded(at), at))
+            at = _at(places[treepath.source_name(record.path)], record.path)
+            self._state.put("INSERT OR IGNORE INTO taken VALUES (?, ?)", (folded(at), record.path))
 
-    def why(self, at: bytes, kind: Kind, is_new: bool) -> str | None:
-        """at: the path's live place. is_new: nothing is known of it yet."""
-        limits = self._limits
-        if kind == Kind.LINK and not limits.has_links:
+    def why_not(self, path: bytes, place: SourcePlace, kind: Kind, is_new: bool) -> str | None:
+        """Why it can't be stored. place: the source's, which knows from now on if the path is respelled.
+        is_new: nothing is known of it yet."""
+        if kind == Kind.LINK and not self._limits.has_links:
             return _HAS_NO_LINKS
-        if not is_new:
+        if not is_new or not _at(place, path):
             return None
-        if not all(map(limits.can_hold, at.split(b"/"))):
+        name = path.rpartition(treepath.SEPARATOR)[2]
+        if not spelling.looks_spelled(name) and self._why_not_at(_at(place, path), path) is None:
+            return None
+        self._state.respell(path)
+        why_not = self._why_not_at(_at(place, path), path)
+        if why_not is not None:
+            self._state.dont_respell(path)
+        return why_not
+
+    def _why_not_at(self, at: bytes, path: bytes) -> str | None:
+        if not all(map(self._limits.can_hold, at.split(b"/"))):
             return _CANT_HOLD
-        other = self._same_name(at) if not limits.tells_case else None
+        other = self._same_name(at, path) if not self._limits.tells_case else None
         if other is None:
             return None
         return f"not backed up: the backup's file system can't tell its name from {other}"
 
-    def _same_name(self, at: bytes) -> str | None:
-        """What has the same name there. If nothing has, the name is taken from now on."""
+    def _same_name(self, at: bytes, path: bytes) -> str | None:
+        """What else has the same name there. If nothing has, the name is taken from now on."""
         name = folded(at)
         for own, theirs in zip(at.split(b"/"), name.split(b"/"), strict=True):
             if _is_own(theirs) and not _is_own(own):
                 return "one of the backup's own"
-        taken = "INSERT INTO folded VALUES (?1, ?2) ON CONFLICT DO UPDATE SET name = name RETURNING at"
-        found: bytes = self._state.put(taken, (name, at)).fetchone()[0]
-        return None if found == at else os.fsdecode(found)
+        taken = "INSERT INTO taken VALUES (?1, ?2) ON CONFLICT DO UPDATE SET path = path RETURNING path"
+        found: bytes = self._state.put(taken, (name, path)).fetchone()[0]
+        return None if found == path else treepath.text(found)
+
+
+def _at(place: SourcePlace, path: bytes) -> bytes:
+    """A path's live place; empty for the source that lies at the root."""
+    return layout.stored(place, treepath.relative(path), Area.LIVE)
 
 
 def _is_own(component: bytes) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pipeline.model import attributes
 from pipeline.model.record import Record, Version
-from pipeline.store.schema import form_of, see_in_this_form
+from pipeline.store.schema import SCHEMA_VERSION, form_of, see_in_this_form
 
 RANGE_ROWS = 2_000
 RECORD_COLUMNS = ", ".join(Record._fields)
@@ -97,7 +97,7 @@ class Reader:
             self._open()
 
     def _is_disturbed(self) -> bool:
-        if self._is_older and form_of(self._connection) != 1:
+        if self._is_older and form_of(self._connection) == SCHEMA_VERSION:
             return True  # a writer has altered it: what covers it hides that
         return self._is_immutable and (self._wal.exists() or self._look() != self._seen)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.model.errors import DamagedStateError
@@ -32,6 +33,7 @@ NEW_NAME = "state.db.new"
 _SUFFIXES = tuple(name.removeprefix(STATE_NAME) for name in STATE_FILES)
 _TABLES = (
     "settings", "sources", "runs", "files", "history", "versions", "intents", "attributes", "owners",
+    "respelled",
 )  # fmt: skip
 _FIELDS = ", ".join("?" * len(Record._fields))
 _VERSION_FIELDS = ", ".join("?" * len(Version._fields))
@@ -95,9 +97,13 @@ class NewState:
         self._connection.execute("CREATE TEMP TABLE pins (path BLOB, number INTEGER)")
         self._connection.execute("BEGIN")
 
-    def add_sources(self, sources: dict[bytes, bool]) -> None:
+    def add_sources(self, sources: Mapping[bytes, bool]) -> None:
         """Names, and whether each lies at the root."""
         self._connection.executemany("INSERT INTO sources VALUES (?, ?)", sources.items())
+
+    def respell(self, path: bytes) -> None:
+        """As `State.respell`."""
+        self._connection.execute("INSERT INTO respelled VALUES (?)", (path,))
 
     def begin_run(self, started_ns: int, boot_id: str) -> int:
         cursor = self._connection.execute(

@@ -7,13 +7,14 @@ as if that had been done. Fails with SQLite's errors.
 | form | what it added |
 |------|---------------|
 | 2    | extended attributes, hard links, the names of owners, the rules that took versions |
+| 3    | the paths whose last names are respelled |
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE settings (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
@@ -46,6 +47,7 @@ CREATE TABLE intents (sequence INTEGER PRIMARY KEY, operation BLOB NOT NULL);
 CREATE TABLE attributes (identity BLOB PRIMARY KEY, packed BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE owners (
     is_group INTEGER, id INTEGER, name TEXT NOT NULL, PRIMARY KEY (is_group, id)) WITHOUT ROWID;
+CREATE TABLE respelled (path BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 # `number` in `history` and `files` names a content of the path: the version number that it has, or will get.
@@ -64,8 +66,11 @@ _COLUMNS_SINCE_1 = (
 )
 _TABLES_SINCE_1 = ("files_names", "attributes", "owners")
 """And indexes: what they are called where they are created."""
+_TABLES_SINCE_2 = ("respelled",)
 
-_SEEN_FROM_1 = """
+_SEEN_FROM_2 = "CREATE TEMP TABLE respelled (path BLOB);"
+_SEEN_FROM_1 = f"""
+{_SEEN_FROM_2}
 CREATE TEMP VIEW files AS SELECT *, -1 AS links, NULL AS attributes, NULL AS linked_to FROM main.files;
 CREATE TEMP VIEW history AS SELECT *, NULL AS attributes, NULL AS linked_to, -1 AS links
     FROM main.history;
@@ -88,10 +93,13 @@ def form_of(connection: sqlite3.Connection) -> int:
 
 def bring_up_to_date(connection: sqlite3.Connection, opening: tuple[str, int]) -> None:
     """A writer's state gets this form. opening: the setting that a writer's first commit must bring along."""
-    if form_of(connection) != 1:
+    form = form_of(connection)
+    if form == SCHEMA_VERSION:
         return
-    new = [s for s in SCHEMA.split(";")[:-1] if s.split()[2] in _TABLES_SINCE_1]
-    added = [f"ALTER TABLE {table} ADD COLUMN {column}" for table, column in _COLUMNS_SINCE_1]
+    tables = _TABLES_SINCE_2 if form == 2 else (*_TABLES_SINCE_1, *_TABLES_SINCE_2)
+    columns = () if form == 2 else _COLUMNS_SINCE_1
+    new = [s for s in SCHEMA.split(";")[:-1] if s.split()[2] in tables]
+    added = [f"ALTER TABLE {table} ADD COLUMN {column}" for table, column in columns]
     connection.execute("BEGIN IMMEDIATE")
     for statement in (*added, *new, f"PRAGMA user_version = {SCHEMA_VERSION}"):
         connection.execute(statement)
@@ -102,7 +110,8 @@ def bring_up_to_date(connection: sqlite3.Connection, opening: tuple[str, int]) -
 def see_in_this_form(connection: sqlite3.Connection) -> bool:
     """What a reader of an older state asks is answered as by one of this form: under any name, SQLite finds
     first what is temporary. Whether that was needed: it hides what a writer alters meanwhile."""
-    is_older = form_of(connection) == 1
+    form = form_of(connection)
+    is_older = form in (1, 2)
     if is_older:
-        connection.executescript(_SEEN_FROM_1)
+        connection.executescript(_SEEN_FROM_1 if form == 1 else _SEEN_FROM_2)
     return is_older

@@ -12,10 +12,11 @@ Fails with SQLite's own errors, which `translated_errors` turns into `StateError
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.layout import SourcePlace
@@ -26,7 +27,7 @@ from pipeline.model.record import Area, Kind, Record, Version, VersionStatus
 from pipeline.store import operation
 from pipeline.store.operation import Operation
 from pipeline.store.owners import GROUP, USER, owner_name
-from pipeline.store.reading import RANGE_ROWS, RECORD_COLUMNS, read_attributes, read_range
+from pipeline.store.reading import RANGE_ROWS, RECORD_COLUMNS, Readable, read_attributes, read_range
 
 REBUILD_ADVICE = (
     "If a state.db of this backup exists elsewhere, put it back;"
@@ -72,7 +73,19 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def source_places(sources: Iterable[tuple[bytes, bool]]) -> dict[bytes, SourcePlace]:
+def read_places(state: Readable) -> dict[bytes, SourcePlace]:
+    """The places of all sources that a state knows."""
+    sources = state.execute("SELECT name, at_root FROM sources ORDER BY name").fetchall()
+    respelled: dict[bytes, set[bytes]] = {}
+    for (path,) in state.execute("SELECT path FROM respelled").fetchall():
+        if treepath.is_valid(path):
+            respelled.setdefault(treepath.source_name(path), set()).add(treepath.relative(path))
+    return source_places(sources, respelled)
+
+
+def source_places(
+    sources: Iterable[tuple[bytes, bool]], respelled: Mapping[bytes, Set[bytes]] = MappingProxyType({})
+) -> dict[bytes, SourcePlace]:
     """The places of sources, given as name and whether it lies at the root. Only that one has siblings.
 
     What can't be the name of a source is left out, and with it what the state says of its paths.
@@ -80,7 +93,9 @@ def source_places(sources: Iterable[tuple[bytes, bool]]) -> dict[bytes, SourcePl
     sources = [found for found in sources if treepath.is_valid(found[0]) and treepath.is_name(found[0])]
     siblings = frozenset(name for name, at_root in sources if not at_root)
     return {
-        name: SourcePlace(name, bool(at_root), siblings if at_root else frozenset())
+        name: SourcePlace(
+            name, bool(at_root), siblings if at_root else frozenset(), respelled.get(name, frozenset())
+        )
         for name, at_root in sources
     }
 
@@ -102,6 +117,7 @@ class State:
         self._unwritten: list[Record] = []  # a statement for many records is cheaper than many statements
         self._live_nowhere: set[bytes] = set()
         self._named: tuple[set[int], set[int]] = (set(), set())  # users and groups whose names are recorded
+        self._respelled: dict[bytes, set[bytes]] | None = None  # inside each source, as places know it
         self.follow: Callable[[Plan], None] | None = None
         """Who hears of each plan before it is written (`store.prospects`)."""
         self.is_in_doubt = False
@@ -263,8 +279,15 @@ class State:
         return [(name, bool(at_root)) for name, at_root in rows]
 
     def places(self) -> dict[bytes, SourcePlace]:
-        """Where every source lies that this backup has ever had, configured or not."""
-        return source_places(self.sources())
+        """Where every source lies that this backup has ever had, configured or not. What `respell` adds
+        afterwards, they know, too."""
+        if self._respelled is None:
+            found = read_places(self).items()
+            self._respelled = {name: set(place.respelled) for name, place in found}
+        sources = self.sources()
+        for name, _ in sources:
+            self._respelled.setdefault(name, set())
+        return source_places(sources, self._respelled)
 
     def last_run(self) -> tuple[int, str, str, str, int] | None:
         """Number, status, durability, boot id and start (in nanoseconds) of the run before."""
@@ -346,6 +369,19 @@ class State:
     def add_source(self, name: bytes, at_root: bool) -> None:
         self._begin()
         self._connection.execute("INSERT INTO sources VALUES (?, ?)", (name, int(at_root)))
+
+    def respell(self, path: bytes) -> None:
+        """From now on the last name of a path is stored as `pipeline.spelling` says. Only for paths of which
+        nothing is stored yet."""
+        self.put("INSERT OR IGNORE INTO respelled VALUES (?)", (path,))
+        assert self._respelled is not None, "whoever knows the place has asked for it"
+        self._respelled[treepath.source_name(path)].add(treepath.relative(path))
+
+    def dont_respell(self, path: bytes) -> None:
+        """That was no help."""
+        self.put("DELETE FROM respelled WHERE path = ?", (path,))
+        assert self._respelled is not None, "it was respelled"
+        self._respelled[treepath.source_name(path)].discard(treepath.relative(path))
 
     def begin_run(self, started_ns: int, durability: str, boot_id: str) -> int:
         """A new run's number. It stays `interrupted` until `end_run` says otherwise. Not yet committed."""

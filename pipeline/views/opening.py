@@ -23,7 +23,7 @@ from pipeline.model.errors import ArgumentError, BackupSideError, DamagedStateEr
 from pipeline.store.past import NOW, RunRow, runs
 from pipeline.store.reading import Reader
 from pipeline.store.soundness import unsound_rows
-from pipeline.store.state import REBUILD_ADVICE, source_places, translated_errors
+from pipeline.store.state import REBUILD_ADVICE, read_places, translated_errors
 from pipeline.store.trust import (
     STATE_NAME,
     check_for_reading,
@@ -73,7 +73,7 @@ def open_for_reading(config: Config, whole: bool = False) -> Iterator[Opened]:
             check_for_reading(state, looked)
             if whole:
                 look_through(state)
-            places = source_places(state.execute("SELECT name, at_root FROM sources").fetchall())
+            places = read_places(state)
             found = state.execute("SELECT value FROM settings WHERE key = 'hash_algorithm'").fetchall()
             algorithm = str(found[0][0]) if found else config.hash_algorithm
             with _odd_rows_named(state, places):

@@ -1,9 +1,9 @@
 """Where the sources of a backup lie, when no state tells: from the note beside it, or from their likeness.
 
-In: a configuration, a backup. Out: for each source whether it lies at the root. Guarantees: at most one lies
-at the root; every other folder at the top is then taken for a folder of that one, or else for a source that
-is no longer configured. Nothing is written. Fails with StateError where it would have to guess without a
-source to look at.
+In: a configuration, a backup. Out: for each source whether it lies at the root, and whether names are
+respelled. Guarantees: at most one lies at the root; every other folder at the top is then taken for a folder
+of that one, or else for a source that is no longer configured. Nothing is written. Fails with StateError
+where it would have to guess without a source to look at.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from pipeline.config import Config
 from pipeline.layout import ESCAPED, RESERVED_TOP, SourcePlace
 from pipeline.model.errors import StateError
 from pipeline.model.record import Area
-from pipeline.store.places import read_note
+from pipeline.store.places import Note, read_note
 
 
-def places_of(config: Config, root: Path, own: Path) -> dict[bytes, bool]:
-    """What the note says; else a source lies where more of its names are found again: at the root, or in a
-    folder with its name."""
-    noted = read_note(own)
-    if noted is not None:
-        return noted
+def places_of(config: Config, root: Path, own: Path, holds_all: bool) -> Note:
+    """holds_all: whether the backup's file system holds every name, as far as is known."""
+    return read_note(own) or Note(_guessed(config, root), respells=not holds_all)
+
+
+def _guessed(config: Config, root: Path) -> dict[bytes, bool]:
+    """A source lies where more of its names are found again: at the root, or in a folder with its name."""
     top = (_names(root) - RESERVED_TOP) | _names(root / os.fsdecode(ESCAPED))
     folders = {name for name in top if _folder(root, name).is_dir()}
     likeness: dict[bytes, int] = {}

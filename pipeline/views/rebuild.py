@@ -35,6 +35,7 @@ from pipeline.stages.stored_tree import TreeReader, TreeWalk
 from pipeline.store import calls, extended
 from pipeline.store.backup import Tree, open_tree
 from pipeline.store.clocks import first_setting, read_clocks
+from pipeline.store.limits import Limits, probe
 from pipeline.store.rebuilding import NewState, is_sound
 from pipeline.store.state import source_places, translated_errors
 from pipeline.store.system import backup_side_errors, boot_id, rename_new
@@ -91,11 +92,16 @@ class _Rebuilding:
         self._run = 0
         self._figures: Counter[str] = Counter()
         self._places: tuple[SourcePlace, ...] = ()
+        self._respelled: dict[bytes, set[bytes]] = {}
 
     def begin(self, started_ns: int) -> int:
         """The sources and their places, and the number of this run."""
-        found = places_of(self._config, self._tree.root, self._tree.own)
-        self._places = tuple(source_places(found.items()).values())
+        staging = self._tree.staging_handle
+        with backup_side_errors():
+            holds_all = staging is None or probe(staging) == Limits()
+        found, self._respells = places_of(self._config, self._tree.root, self._tree.own, holds_all)
+        self._respelled = {name: set() for name in found}
+        self._places = tuple(source_places(found.items(), self._respelled).values())
         self._state.add_sources(found)
         self._run = self._state.begin_run(started_ns, boot_id())
         for place in self._places:
@@ -123,13 +129,16 @@ class _Rebuilding:
         target: bytes | None,
         packed: bytes,
     ) -> None:
-        parsed = layout.parse(at, self._places)
+        parsed = layout.parse(at, self._places, learns=self._respells)
         if kind == Kind.FOLDER and (parsed is None or parsed.area is not Area.LIVE):
             return  # the folders of the areas are only ways to what they hold
         if parsed is None or kind == Kind.SPECIAL:
             self._tell(Severity.WARNING, "it has no place in a backup; left alone", at)
             return
         path = treepath.inside(parsed.source, parsed.relative)
+        for respelled in parsed.respelled - self._respelled[parsed.source]:
+            self._respelled[parsed.source].add(respelled)
+            self._state.respell(treepath.inside(parsed.source, respelled))
         stat = Stat(*found)
         if parsed.area is None:
             self._version(at, path, parsed, Kind(kind), stat, content, target)
