@@ -24,6 +24,7 @@ if TYPE_CHECKING or not PORTABLE:
         close,
         dup,
         fstat,
+        fsync,
         link,
         listdir,
         mkdir,
@@ -66,6 +67,7 @@ else:
         dup,
         flock,
         fstat,
+        fsync,
         link,
         listdir,
         mkdir,
@@ -89,7 +91,7 @@ O_CLOEXEC, O_NONBLOCK = getattr(os, "O_CLOEXEC", 0), getattr(os, "O_NONBLOCK", 0
 
 __all__ = [
     "LOCK_EX", "LOCK_NB", "LOCK_SH", "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "PORTABLE",
-    "access", "chmod", "chown", "close", "dup", "flock", "fstat", "link", "listdir", "mkdir", "mknod", "open",
-    "path_of", "place_of", "readlink", "rename", "replace", "rmdir", "scandir", "stat", "symlink", "unlink",
-    "utime", "way_to",
+    "access", "chmod", "chown", "close", "dup", "flock", "fstat", "fsync", "link", "listdir", "mkdir",
+    "mknod", "open", "path_of", "place_of", "readlink", "rename", "replace", "rmdir", "scandir", "stat",
+    "symlink", "unlink", "utime", "way_to",
 ]  # fmt: skip
