@@ -30,6 +30,7 @@ if TYPE_CHECKING or not PORTABLE:
         mkdir,
         mknod,
         open,
+        preadv,
         readlink,
         rename,
         replace,
@@ -75,6 +76,7 @@ else:
         open,
         path_of,
         place_of,
+        preadv,
         readlink,
         rename,
         replace,
@@ -92,6 +94,6 @@ O_CLOEXEC, O_NONBLOCK = getattr(os, "O_CLOEXEC", 0), getattr(os, "O_NONBLOCK", 0
 __all__ = [
     "LOCK_EX", "LOCK_NB", "LOCK_SH", "O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "PORTABLE",
     "access", "chmod", "chown", "close", "dup", "flock", "fstat", "fsync", "link", "listdir", "mkdir",
-    "mknod", "open", "path_of", "place_of", "readlink", "rename", "replace", "rmdir", "scandir", "stat",
-    "symlink", "unlink", "utime", "way_to",
+    "mknod", "open", "path_of", "place_of", "preadv", "readlink", "rename", "replace", "rmdir", "scandir",
+    "stat", "symlink", "unlink", "utime", "way_to",
 ]  # fmt: skip

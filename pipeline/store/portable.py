@@ -14,7 +14,7 @@ import os
 import stat as modes
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeAlias
 
@@ -107,6 +107,15 @@ def readlink(name: Name, *, dir_fd: int | None = None) -> bytes:
 
 def scandir(handle: int) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
     return os.scandir(os.fsdecode(_folders[handle]))
+
+
+def _read_into_first(handle: int, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+    data = os.pread(handle, len(buffers[0]), offset)
+    buffers[0][: len(data)] = data
+    return len(data)
+
+
+preadv = getattr(os, "preadv", _read_into_first)  # on macOS only since some version
 
 
 def listdir(handle: int) -> list[str]:
