@@ -16,6 +16,7 @@ from stores import Store, place
 
 from pipeline.store import barrier as under_test
 from pipeline.store import calls, portable, system
+from pipeline.store.backup import open_backup
 from pipeline.store.barrier import Barrier
 from pipeline.store.operation import Identity, MakePrivate, Mark
 
@@ -27,12 +28,12 @@ class Syncs:
     """Stands for `os.fsync`, and refuses where it is told to. seen: what was synced, by backup path."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self.refused: dict[str, int] = {}
         self.seen: list[str] = []
 
     def __call__(self, handle: int) -> None:
-        place = os.path.relpath(os.readlink(f"/proc/self/fd/{handle}"), self._root).removeprefix(".")
+        place = os.path.relpath(os.readlink(f"/proc/self/fd/{handle}"), self.root).removeprefix(".")
         place = place if not place.startswith("pipeline") else f".{place}"
         if place in self.refused:
             raise OSError(self.refused[place], os.strerror(self.refused[place]))
@@ -147,6 +148,13 @@ def test_what_is_closed_to_us(
     all_synced.clear()
     barrier(coming=[place("y", store.stage("s"))])
     assert not all_synced
+
+
+def test_the_way_to_a_new_backup(tmp_path: Path, syncs: Syncs) -> None:
+    """Whatever has to be made for the backup root has its name on the disk before anything counts."""
+    syncs.root = tmp_path
+    with open_backup(tmp_path / "new/newer/backup", 0):
+        assert syncs.seen == ["new/newer", "new", ""]
 
 
 @pytest.mark.parametrize(("answer", "goes_on"), [(0, False), (errno.ENOTSUP, True), (errno.EIO, None)])
