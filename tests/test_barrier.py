@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness import Backup
 from stores import Store, place
 
 from pipeline.store import barrier as under_test
@@ -19,6 +20,7 @@ from pipeline.store import calls, portable, system
 from pipeline.store.backup import open_backup
 from pipeline.store.barrier import Barrier
 from pipeline.store.operation import Identity, MakePrivate, Mark
+from pipeline.store.state import connect_writer
 
 OWN = ["", ".pipeline", ".pipeline/quarantine", ".pipeline/staging"]
 NOTHING = Identity(1, 0, b"", None)
@@ -155,6 +157,26 @@ def test_the_way_to_a_new_backup(tmp_path: Path, syncs: Syncs) -> None:
     syncs.root = tmp_path
     with open_backup(tmp_path / "new/newer/backup", 0):
         assert syncs.seen == ["new/newer", "new", ""]
+
+
+def test_one_that_others_may_not_look_into(
+    tmp_path: Path, user_backup: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder in which names may be made, and not read, takes a backup as it does with `syncfs`."""
+    monkeypatch.setenv("PIPELINE_PORTABLE", "1")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o300)
+    user_backup.configure(backup_root=str(closed / "backup"))
+    user_backup.write({"a": "a\n"})
+    user_backup.run()
+    assert (closed / "backup/a").read_text() == "a\n"
+
+
+def test_the_state_is_not_left_in_the_drive(tmp_path: Path) -> None:
+    """SQLite asks for `F_FULLFSYNC`, where there is one, at each commit and checkpoint."""
+    connection = connect_writer(tmp_path / "state.db")
+    assert connection.execute("PRAGMA fullfsync").fetchone() == (1,)
+    connection.close()
 
 
 @pytest.mark.parametrize(("answer", "goes_on"), [(0, False), (errno.ENOTSUP, True), (errno.EIO, None)])

@@ -56,7 +56,11 @@ def sync_names(folders: Iterable[Path]) -> None:
     if syncs_at_once():
         return
     for folder in folders:
-        handle = os.open(folder.parent, os.O_RDONLY)
+        try:
+            handle = os.open(folder.parent, os.O_RDONLY)
+        except PermissionError:  # who may make a name needn't be allowed to read the others
+            os.sync()
+            continue
         try:
             calls.fsync(handle)
         finally:
