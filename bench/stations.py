@@ -25,8 +25,9 @@ from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.store.backup import Backup, open_backup
+from pipeline.store.barrier import Barrier
 from pipeline.store.files import StoredFiles
-from pipeline.store.journal import Barrier, Event, Journal
+from pipeline.store.journal import Event, Journal
 from pipeline.store.spool import PathSpool
 from pipeline.store.staging import Staging
 
@@ -80,7 +81,7 @@ def first_run(tree: Path, folder: Path) -> Iterator[Work]:
         hash_file = partial(digest.of_file, new_hasher=digest.hasher("blake3"))
         files = StoredFiles(backup.root_handle, backup.staging_handle, backup.quarantine_handle, hash_file)
         staging = Staging(backup.staging_handle, files.folders)
-        barrier = Barrier(backup.root_handle)
+        barrier = Barrier(backup.root_handle, files.folders)
         journal = Journal(state, staging, files, barrier, RUN, _refuse_problems, dry_run=False, inspect=True)
         committer = Committer(
             journal, state, staging, RUN, Rules(1, False, Retention(RetentionRules(), None, None)), Counts(),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import NamedTuple
@@ -37,12 +37,14 @@ from pipeline.stages.recovery import recover
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
 from pipeline.stages.space import shortage
-from pipeline.store import calls
+from pipeline.store import calls, system
 from pipeline.store.backup import Backup, open_backup, open_scratch, refuse_missing
+from pipeline.store.barrier import Barrier
 from pipeline.store.clocks import judge_clock, read_clocks
 from pipeline.store.files import StoredFiles
-from pipeline.store.journal import Barrier, Journal
+from pipeline.store.journal import Journal
 from pipeline.store.limits import Fitting, Limits, probe, remember, remembered
+from pipeline.store.operation import Operation
 from pipeline.store.places import Note, write_note
 from pipeline.store.prospects import Prospects
 from pipeline.store.sharing import Sharing
@@ -200,7 +202,7 @@ class _Run:
         self._files = StoredFiles(root, staging, quarantine, partial(digest.of_file, new_hasher=new_hasher))
         self._cleanup.callback(self._files.close)
         self._staging = Staging(staging, self._files.folders)
-        self._barrier = Barrier(root)
+        self._barrier = Barrier(root, self._files.folders)
         # Where a dry run finds intents, stored files are about to move: the state knows better.
         self._looks_at_stored = not (self._dry_run and self._state.intents())
         if self._dry_run:
@@ -311,12 +313,17 @@ class _Run:
             return None
         return Sharing(action, staging, self._files.folders, self._staging.new_name)
 
-    def _before_commit(self) -> None:
+    def _before_commit(self, coming: Sequence[Operation], done: Sequence[Operation]) -> None:
         """A group that changes something is about to count: there is a log by now, and its bytes are safe."""
         if not self._telling.has_begun:
             self._telling.begin()
-        if self._config.durability == "full":  # else the order is enough, and the run ends with one sync
-            self._barrier()
+        if not self._syncs_only_once:  # else the order is enough
+            self._barrier(coming, done)
+
+    @property
+    def _syncs_only_once(self) -> bool:
+        """At the end of the run, if the system can do that without a list of all that was done."""
+        return self._config.durability == "fast" and system.syncs_at_once()
 
     def _committer(self, journal: Journal, number: int, was_cut: bool) -> Committer:
         config = self._config
@@ -371,7 +378,7 @@ class _Run:
         if self._prospects is not None:
             self._prospects.keep(last)
         status = "interrupted" if interrupted else self._telling.status()
-        if not self._dry_run and self._config.durability == "fast":
+        if not self._dry_run and self._syncs_only_once:
             self._only_barrier(number)
         journal.settle()
         if self._telling.has_begun:
@@ -390,7 +397,7 @@ class _Run:
         """The one sync of a fast run. Where it fails, nothing that this run stored is trusted by the next."""
         try:
             with backup_side_errors():
-                self._barrier()
+                self._barrier.for_all()
         except BackupSideError:
             self._state.rollback()
             self._state.distrust_run(number)

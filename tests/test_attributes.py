@@ -141,7 +141,9 @@ def test_a_group_holds_what_stored_files_get(monkeypatch: pytest.MonkeyPatch) ->
     state = Mock(attributes=lambda name: packed if name else b"")
     files = Mock(apply=lambda group: applied.extend(group) or [], take_problems=list)
     staging = Mock(inode=lambda at: 7, separate=lambda *_: None)
-    group = journal.Journal(state, staging, files, lambda: None, 1, lambda event: None, False, False)
+    group = journal.Journal(
+        state, staging, files, lambda coming, done: None, 1, lambda event: None, False, False
+    )
     file = Record(b"docs\0a", Kind.FILE, 0o644, 0, 0, 5, 5, 7, 0, b"d", None, 0, None, 1, 0, 1, 0, 1, b"name")
     folder = file._replace(path=b"docs\0b", kind=Kind.FOLDER, digest=None)
     group.execute(Plan(Action.METADATA, file.path, "", (SetMetadata(b"a"),), file, file))

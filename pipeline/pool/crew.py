@@ -8,10 +8,11 @@ start. Nothing of what a run does depends on it: the line restores the order.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
+
+from pipeline.stages.large import processors
 
 LOOK_S = 0.1
 _MOST_PER_PROCESSOR = 4
@@ -31,8 +32,8 @@ class Size(NamedTuple):
     @staticmethod
     def of(count: int) -> Size:
         """What `workers.count` means: so many; for 0 one for each processor, and more where they wait."""
-        processors = len(os.sched_getaffinity(0))
-        return Size(count, count) if count else Size(processors, _MOST_PER_PROCESSOR * processors)
+        least = processors()
+        return Size(count, count) if count else Size(least, _MOST_PER_PROCESSOR * least)
 
 
 class Crew:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
 
+from pipeline.model.errors import StationError
 from pipeline.store.pieces import pieces
 
 READ_BYTES = 1 << 20
@@ -26,7 +27,18 @@ NewHasher = Callable[..., Hasher]
 
 def hasher(algorithm: str, threads: int = 1) -> NewHasher:
     """The constructor of a hash: called with a buffer or with nothing. threads: at most, for one `update`;
-    only BLAKE3, which is a tree, can use more than one."""
+    only BLAKE3, which is a tree, can use more than one. Raises StationError where it can't be loaded."""
+    try:
+        return _load(algorithm, threads)
+    except (ImportError, OSError) as error:  # too few handles are left to read it, or it isn't there
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        raise StationError(
+            f"can't load {algorithm}: {cause}",
+            "What is done is whole. Mend the cause (`ulimit -n`?), then go on.",
+        ) from error
+
+
+def _load(algorithm: str, threads: int) -> NewHasher:
     if algorithm == "sha256":
         import hashlib
 

@@ -296,9 +296,9 @@ class Hasher:
     ) -> tuple[bytes, bool, StagingFile | None, int]:
         """One pass over the file: digest, whether the buffer has it all, the staged copy, bytes read."""
         if before.st_size < len(self._buffer):
-            count = os.preadv(handle, [self._buffer], 0)
+            count = calls.preadv(handle, [self._buffer], 0)
             if count < len(self._buffer) and (
-                count == before.st_size or not os.preadv(handle, [bytearray(1)], count)
+                count == before.st_size or not calls.preadv(handle, [bytearray(1)], count)
             ):
                 return self._new_hasher(self._view[:count]).digest(), True, None, count
         # No further than it was long at first: a file that grows as fast as it is read would never end.

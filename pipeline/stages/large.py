@@ -79,11 +79,16 @@ class LargeFiles:
         return state.digest(), offset
 
 
+def processors() -> int:
+    """How many of them this process may use; how many there are, where systems don't tell that."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def idle_processors() -> int:
     """How many processors have nothing to do at this moment (the fourth field of proc_loadavg(5)); 0 where
     that can't be told."""
     try:
         running = Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]
-        return max(0, len(os.sched_getaffinity(0)) - int(running))
-    except (OSError, AttributeError, ValueError, IndexError):
+        return max(0, processors() - int(running))
+    except (OSError, ValueError, IndexError):
         return 0

@@ -10,7 +10,6 @@ cut, what that run stored is read and compared before it is trusted. Fails with 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from pipeline import layout, planner
 from pipeline.model import treepath
@@ -19,6 +18,7 @@ from pipeline.model.record import Kind, Record, Version, VersionStatus
 from pipeline.planner import Context
 from pipeline.stages.batch import VANISHED
 from pipeline.store import calls
+from pipeline.store.barrier import Barrier
 from pipeline.store.files import StoredFiles
 from pipeline.store.folders import READ_FLAGS, split
 from pipeline.store.operation import Place
@@ -29,9 +29,7 @@ from pipeline.store.system import backup_side_errors
 CLOCK_MARGIN_NS = 10_000_000_000
 
 
-def recover(
-    state: State, files: StoredFiles, staging: Staging, barrier: Callable[[], None], boot: str
-) -> list[Problem]:
+def recover(state: State, files: StoredFiles, staging: Staging, barrier: Barrier, boot: str) -> list[Problem]:
     last = state.last_run()
     if last is None:
         return []
@@ -44,9 +42,10 @@ def recover(
             files.set_aside(layout.OWN_FOLDER + b"/staging/" + name)
         if intents:
             recovery.forget_lost(files.apply(intents, redo=True))
-            barrier()
+            barrier(done=intents)
             state.replace_intents([])
-        if status == "interrupted" and durability == "fast" and last_boot != boot:
+        is_another_boot = last_boot != boot or not boot  # a system without names for them can't tell
+        if status == "interrupted" and durability == "fast" and is_another_boot:
             recovery.verify_last_run()
         state.commit()
         staging.sweep()

@@ -31,7 +31,7 @@ from pipeline.store.state import (
     connect_writer,
     translated_errors,
 )
-from pipeline.store.system import backup_side_errors
+from pipeline.store.system import backup_side_errors, sync_names
 from pipeline.store.trust import (
     STATE_FILES,
     STATE_NAME,
@@ -69,7 +69,9 @@ def open_backup(root: Path, now_ns: int) -> Iterator[Backup]:
 
 def _open_for_writing(cleanup: ExitStack, root: Path, now_ns: int) -> Backup:
     _refuse_foreign(root)
+    made = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sync_names(made)
     root = root.resolve()
     root_handle = _open(cleanup, os.fsencode(root), None)
     own = _own_folder(cleanup, OWN_FOLDER, root_handle)

@@ -6,8 +6,9 @@ The write order of a group, and why (promises 1, 2, 5):
 
 1. *Stage.* Every input of an operation has a name in `staging/`: the workers wrote new contents there, old
    ones get a second name. So nothing that is renamed or unlinked later can be the only name of a content.
-2. *Barrier.* `syncfs`: the staged bytes, and the renames of the group before, are on the disk. Without it, a
-   file system may write a rename before the bytes, and a power cut leaves an empty file under a good name.
+2. *Barrier* (`store.barrier`). The staged bytes, and the renames of the group before, are on the disk.
+   Without it, a file system may write a rename before the bytes, and a power cut leaves an empty file under a
+   good name.
 3. *One transaction*: the group before is forgotten, this group's state and intents are written. Its commit is
    the instant at which the group counts.
 4. *Apply*: the renames. A cut from here on is finished by `recover`, which does all intents again.
@@ -20,7 +21,7 @@ Fails with BackupSideError where the backup side can't be written; then the open
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.model.attributes import for_stored, pack
 from pipeline.model.errors import Problem
@@ -68,28 +69,19 @@ Event = Plan | bytes | Problem | Excluded
 """What happened, in plan order: a plan, the path of something unchanged, a problem, or what is left out."""
 
 
-class Barrier:
-    """Step 2 of the protocol. Opened at the start, so that it also reports writes that failed later."""
-
-    def __init__(self, root: int) -> None:
-        self._root = root
-
-    def __call__(self) -> None:
-        """Raises OSError; it is never tried again, since the kernel reports a lost write only once."""
-        system.sync_file_system(self._root)
-
-
 class Journal:
-    """emit: called with each event after its group was carried out. dry_run: plans change the (scratch)
-    state and are emitted, nothing else happens. inspect: whether a dry run looks at stored files. sharing:
-    how duplicates share what is stored, None where they don't."""
+    """barrier: called with the operations that are about to be recorded, and with those that were carried out
+    since the last call (none where the system syncs all at once). emit: called with each event after its
+    group was carried out. dry_run: plans change the (scratch) state and are emitted, nothing else happens.
+    inspect: whether a dry run looks at stored files. sharing: how duplicates share what is stored, None where
+    they don't."""
 
     def __init__(
         self,
         state: State,
         staging: Staging,
         files: StoredFiles,
-        barrier: Callable[[], None],
+        barrier: Callable[[Sequence[Operation], Sequence[Operation]], None],
         run: int,
         emit: Callable[[Event], None],
         dry_run: bool,
@@ -112,6 +104,7 @@ class Journal:
         self._bytes = 0
         self._opened_s = 0.0
         self._pending = False  # whether the state has intents that are not known to be on the disk
+        self._done: list[Operation] = []  # these, where the barrier has to know them
         self._lost: list[Place] = []
 
     # -- the open group -----------------------------------------------------------------------------------
@@ -209,7 +202,7 @@ class Journal:
             return
         with backup_side_errors():
             if operations:
-                self._barrier()
+                self._barrier(operations, self._done)
                 self._state.replace_intents(operations)
                 self._pending = True
             self._state.commit()
@@ -219,6 +212,8 @@ class Journal:
                 self._emit(event)
                 for problem in self._files.take_problems():
                     self._emit(problem)
+            if operations:
+                self._done = [] if system.syncs_at_once() else operations
 
     def take_lost(self) -> list[Place]:
         """The placements, since this was asked last, whose content was gone before it got its name."""
@@ -229,9 +224,9 @@ class Journal:
         """After the last group: its renames are on the disk too, and no intent is left. Not yet committed."""
         if self._pending:
             with backup_side_errors():
-                self._barrier()
+                self._barrier((), self._done)
             self._state.replace_intents([])
-            self._pending = False
+            self._pending, self._done = False, []
 
     # -- step 1: from a plan's steps to operations --------------------------------------------------------
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 
+from pipeline.store import calls
 from pipeline.store.page_cache import AHEAD_BYTES, ask_ahead
 
 _BLOCK_BYTES = 512
@@ -18,6 +20,9 @@ _BLOCK_BYTES = 512
 _SMALL_HOLE_BYTES = 64 << 10
 _ZEROS = memoryview(bytes(1 << 20))
 _CANT_TELL = (errno.EINVAL, errno.ENOTSUP)
+_LEAVES_OUT_DATA = sys.platform != "linux"
+"""On macOS, SEEK_DATA from within data leads to the data behind the next hole (gnulib's manual: lseek); on
+systems where nobody has looked, data is everywhere."""
 
 
 def pieces(handle: int, buffer: bytearray, size_bytes: int) -> Iterator[tuple[memoryview, bool]]:
@@ -44,7 +49,7 @@ def _data(handle: int, buffer: bytearray, offset: int, end: int) -> Iterator[tup
     half = max(1, len(buffer) // 2)
     view, other = memoryview(buffer)[:half], memoryview(buffer)[-half:]
     asked = offset + half
-    while count := os.preadv(handle, [view[: end - offset]], offset):
+    while count := calls.preadv(handle, [view[: end - offset]], offset):
         if asked < end and offset + AHEAD_BYTES > asked:
             ask_ahead(handle, asked, min(end - asked, AHEAD_BYTES))
             asked += AHEAD_BYTES
@@ -83,6 +88,8 @@ def _next(handle: int, offset: int, what: int) -> int | None:
 
 def _tells_holes(handle: int) -> bool:
     """Whether the file system knows; one that doesn't has data everywhere."""
+    if _LEAVES_OUT_DATA:
+        return False
     try:
         os.lseek(handle, 0, os.SEEK_HOLE)
     except OSError as error:

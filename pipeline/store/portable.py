@@ -14,7 +14,7 @@ import os
 import stat as modes
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeAlias
 
@@ -109,6 +109,15 @@ def scandir(handle: int) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
     return os.scandir(os.fsdecode(_folders[handle]))
 
 
+def _read_into_first(handle: int, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+    data = os.pread(handle, len(buffers[0]), offset)
+    buffers[0][: len(data)] = data
+    return len(data)
+
+
+preadv = getattr(os, "preadv", _read_into_first)  # on macOS only since some version
+
+
 def listdir(handle: int) -> list[str]:
     return os.listdir(os.fsdecode(_folders[handle]))
 
@@ -194,6 +203,8 @@ if sys.platform == "win32":
     LOCK_SH, LOCK_EX, LOCK_NB = 1, 2, 4
     _LOCKED_AT = 1 << 30  # behind what is written there, since what is locked can't be read by others
 
+    fsync = os.fsync
+
     def flock(handle: int, operation: int) -> None:
         """One byte of a file, exclusively. Raises PermissionError where another one has it; a folder can't be
         locked."""
@@ -207,6 +218,20 @@ else:
     import fcntl
 
     LOCK_SH, LOCK_EX, LOCK_NB = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_NB
+    _FLUSH_DRIVE = getattr(fcntl, "F_FULLFSYNC", None)
+    _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)
+
+    def fsync(handle: int) -> None:
+        """As `os.fsync`, of what `os.open` has opened. On macOS that leaves it in the drive's cache, and a
+        call of its own writes all that the drive holds; not every file system there knows it."""
+        if _FLUSH_DRIVE is not None:
+            try:
+                fcntl.fcntl(handle, _FLUSH_DRIVE)
+                return
+            except OSError as error:
+                if error.errno not in _NOT_SUPPORTED:
+                    raise
+        os.fsync(handle)
 
     def flock(handle: int, operation: int) -> None:
         """As `fcntl.flock`, of a folder too: until it is closed."""

@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 1_000
 class ScratchError(PipelineError):
     """The temporary folder can't take what a command has to put aside."""
 
-    def __init__(self, error: sqlite3.Error) -> None:
+    def __init__(self, error: sqlite3.Error | OSError) -> None:
         super().__init__(
             f"can't use the temporary folder: {error}",
             "Make room there, or name another one in the environment variable SQLITE_TMPDIR.",

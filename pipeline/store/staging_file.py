@@ -55,7 +55,7 @@ class StagingFile:
             lost, is_theirs = give(self._handle, owner, mode, attributes, replaces=False)
             os.utime(self._handle, ns=(found.mtime_ns, found.mtime_ns))
             if durable:
-                os.fsync(self._handle)
+                calls.fsync(self._handle)
             return signed64(os.fstat(self._handle).st_ino), lost, is_theirs
         finally:
             self._close()

@@ -69,6 +69,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA fullfsync = ON")  # and not only to the drive's cache, on macOS
     connection.execute("PRAGMA cache_size = -16384")
     return connection
 

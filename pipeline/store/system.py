@@ -1,8 +1,8 @@
 """What the backup side's system offers: `syncfs(2)`, `renameat2(2)` without replacing, and its errors.
 
-Guarantees: the calls raise OSError like the functions of `os`. Where a call doesn't exist (before glibc 2.28,
-or on a file system that can't), `rename_new` does the same by link and unlink, and `sync(2)` stands in, which
-syncs more and reports less.
+Guarantees: the calls raise OSError like the functions of `os`. Where `renameat2` doesn't exist (before glibc
+2.28, or on a file system that can't), `rename_new` does the same by link and unlink; where `syncfs` doesn't,
+that is said, and files are synced one by one (`store.barrier`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,18 +27,44 @@ NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
-def sync_file_system(handle: int) -> None:
-    """Everything written so far to the file system of `handle` is on the disk when this returns.
+def syncs_at_once() -> bool:
+    """Whether there is a call that syncs a whole file system, as far as is known."""
+    return _syncfs is not None
+
+
+def sync_file_system(handle: int) -> bool:
+    """Everything written so far to the file system of `handle` is on the disk when this returns. False where
+    there is no such call, from then on.
 
     Since Linux 5.8 it also reports a write that failed after the handle was opened.
     """
-    if _syncfs is not None:
-        if _syncfs(handle) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in _NOT_SUPPORTED:
-            raise OSError(code, os.strerror(code))
-    os.sync()
+    global _syncfs
+    if _syncfs is None:
+        return False
+    if _syncfs(handle) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code not in _NOT_SUPPORTED:
+        raise OSError(code, os.strerror(code))
+    _syncfs = None
+    return False
+
+
+def sync_names(folders: Iterable[Path]) -> None:
+    """Of folders that were just made, of which some may lie above the backup root: they are on the disk when
+    this returns, or else when `sync_file_system` does."""
+    if syncs_at_once():
+        return
+    for folder in folders:
+        try:
+            handle = os.open(folder.parent, os.O_RDONLY)
+        except PermissionError:  # who may make a name needn't be allowed to read the others
+            os.sync()
+            continue
+        try:
+            calls.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def rename_new(old: bytes, new: bytes, *, from_folder: int, to_folder: int) -> None:

@@ -6,6 +6,7 @@ ours before a command runs, so that `--help` is there at once. Bad usage ends wi
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pipeline.ui import cli_bench, cli_lists, cli_reading
 from pipeline.ui.options import config_options, json_option, refuse_both, shown_options
 
 _PROGRAM = "python -m pipeline"
+_NO_FORK = """error: this system isn't supported yet: Python has no fork here (Windows)
+Use the program on Linux; WSL 2 has one."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -142,6 +145,9 @@ for command in (
 
 def main() -> None:
     """Entry point; ends the process with the command's exit code."""
+    if not hasattr(os, "fork"):
+        click.echo(_NO_FORK, err=True)
+        sys.exit(1)
     try:
         sys.exit(app(prog_name=_PROGRAM, standalone_mode=False))
     except click.ClickException as error:

@@ -27,6 +27,7 @@ from pipeline.pool.line import Line
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
+from pipeline.store.page_cache import let_go
 from pipeline.store.schema import with_schema
 from pipeline.store.state import connect_writer
 
@@ -212,7 +213,5 @@ def _give_up_pages(file: str) -> None:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return  # the walk tells nobody either
-    try:
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(handle)
+    let_go(handle)
+    os.close(handle)

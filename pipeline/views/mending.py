@@ -23,8 +23,9 @@ from pipeline.stages.recovery import recover
 from pipeline.stages.repair import Repair
 from pipeline.stages.setup import SourceRoot
 from pipeline.store.backup import Backup, open_backup
+from pipeline.store.barrier import Barrier
 from pipeline.store.files import StoredFiles
-from pipeline.store.journal import Barrier, Event, Journal
+from pipeline.store.journal import Event, Journal
 from pipeline.store.staging import Staging
 from pipeline.store.system import boot_id
 
@@ -67,7 +68,7 @@ def _journal(
     hash_file = partial(digest.of_file, new_hasher=digest.hasher(algorithm))
     files = StoredFiles(root, staging_handle, _handle(backup.quarantine_handle), hash_file)
     cleanup.callback(files.close)
-    staging, barrier = Staging(staging_handle, files.folders), Barrier(root)
+    staging, barrier = Staging(staging_handle, files.folders), Barrier(root, files.folders)
     problems = recover(backup.state, files, staging, barrier, boot_id())
     last = backup.state.last_run()
     run = last[0] if last is not None else 0

@@ -34,7 +34,7 @@ from pipeline.stages.lister import StoredLister
 from pipeline.stages.setup import StoredSetup, VerifySetup
 from pipeline.stages.verifier import FOREIGN, MISPLACED, MISSING, ROTTEN, Verifier
 from pipeline.store import past
-from pipeline.store.scratch import Moves
+from pipeline.store.scratch import Moves, ScratchError
 from pipeline.store.spool import PathSpool
 from pipeline.views.mending import mend
 from pipeline.views.opening import HIGHEST, LOWEST, Opened, open_for_reading
@@ -96,7 +96,7 @@ class _Verifying:
         self.figures: Counter[str] = Counter()
         # What is missing and what is foreign may be one and the same, so both wait for the end.
         self._pairs = Moves()
-        self._missing, self._foreign, self.repairable = PathSpool(None), PathSpool(None), PathSpool(None)
+        self._missing, self._foreign, self.repairable = _spool(), _spool(), _spool()
         self.has_repairable, self._not_repairable = False, 0
         for closing in (self._pairs, self._missing, self._foreign):
             cleanup.callback(closing.close)
@@ -244,3 +244,11 @@ class _Verifying:
         summary = ReadSummary("verify", None, status, figures, self._pulse.elapsed_s)
         self._monitor.finished(summary)
         return summary
+
+
+def _spool() -> PathSpool:
+    """In the system's temporary folder."""
+    try:
+        return PathSpool(None)
+    except OSError as error:
+        raise ScratchError(error) from error

@@ -18,15 +18,16 @@ from images import LOG_FLUSHED, LOG_LOST, Disk, mounted, need
 from injected import Call, calls_of, run_killed_at, tracing
 
 STEPS = ("renameat", "renameat2", "linkat", "unlinkat", "mkdirat", "syncfs", "fdatasync")
+BY_PATHS = ("rename", "linkat", "unlink", "mkdir", "fsync", "fdatasync")
 WITHOUT_BARRIER = """
 from pipeline.store import system
-system.sync_file_system = lambda handle: None
+system.sync_file_system = lambda handle: True
 from pipeline.ui.cli import main
 main()
 """
 ANOTHER_BOOT = """
-from pipeline import engine
-engine.boot_id = lambda: "the boot after the cut"
+from pipeline.store import clocks
+clocks.boot_id = lambda: "the boot after the cut"
 from pipeline.ui.cli import main
 main()
 """
@@ -39,11 +40,11 @@ def eventful(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     yield Eventful(tmp_path_factory.mktemp(kind), kind)
 
 
-def steps(eventful: Eventful) -> list[Call]:
+def steps(eventful: Eventful, names: Sequence[str] = STEPS) -> list[Call]:
     """The calls of the next run that make, move or remove a name in the backup, or wait for the disk."""
     log = eventful.base / "trace"
     with mounted(eventful.copy(eventful.before)):
-        eventful.backup.run("--quiet", under=tracing(log, STEPS))
+        eventful.backup.run("--quiet", under=tracing(log, names))
     return [call for call in calls_of(log) if str(eventful.base) in call.text]
 
 
@@ -86,6 +87,21 @@ def test_power_cut_at_every_step(eventful: Eventful, every: int) -> None:
     sweep(eventful, calls[::every])
     if eventful.before.kind != "btrfs":
         sweep(eventful, calls[:: 3 * every], LOG_LOST)
+
+
+@pytest.mark.parametrize("eventful", ["xfs"], indirect=True)
+@pytest.mark.parametrize(
+    "every", [pytest.param(9, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.sweep)]
+)
+def test_power_cut_where_files_are_synced_one_by_one(
+    eventful: Eventful, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """The same without `syncfs`, as on systems other than Linux. Guard: `Barrier._one_by_one`."""
+    monkeypatch.setenv("PIPELINE_PORTABLE", "1")
+    calls = [call for call in steps(eventful, BY_PATHS) if "ENOENT" not in call.text]
+    assert len(calls) > 60
+    sweep(eventful, calls[::every])
+    sweep(eventful, calls[:: 3 * every], LOG_LOST)
 
 
 @pytest.mark.slow

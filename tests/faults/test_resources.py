@@ -197,6 +197,25 @@ def test_more_workers_than_handles(tmp_path: Path, workers: int, handles: int) -
     assert_goes_on(backup)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("run",), ("restore", "--to", "TO"), ("verify",), ("prune",)])
+def test_hardly_any_handles(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """However few handles there are, a command does its work or says in words why not, and the next one does
+    it (promise 7). `Backup.call` refuses tracebacks.
+
+    Guard: `digest.hasher`, and whatever else opens something late, raises a PipelineError.
+    """
+    need("prlimit")
+    backup = Backup(tmp_path / "it")
+    give_history(backup)
+    for handles in range(6, 36):
+        tried = [word.replace("TO", str(tmp_path / f"to{handles}")) for word in words]
+        result = backup.call(*tried, expect=None, under=["prlimit", f"--nofile={handles}:{handles}"])
+        assert result.exit == 0 or "error: " in result.stderr.lower(), f"{handles}: {result.said}"
+    assert result.exit == 0, result.said
+    backup.assert_all_well()
+
+
 # -- a backup side that fails -----------------------------------------------------------------------------
 
 
