@@ -27,6 +27,7 @@ from pipeline.pool.collecting import collect_seldom
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import BACKING_UP, ForkServer, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 from pipeline.pool.reserve import Reserve
 from pipeline.sources import Resolved
 from pipeline.stages import digest
@@ -291,8 +292,9 @@ class _Run:
             check_stored=self._looks_at_stored,
             report_unchanged=self._wants_skips,
         )
-        workers = Size.of(config.workers.count)
-        return Line(server, Station(Scanner, scan), Station(Hasher, hashing), workers, self._task.reserve)
+        crew = Size.of(config.workers.count)
+        hands = Local(server, Station(Hasher, hashing), crew, self._task.reserve)
+        return Line(server, Station(Scanner, scan), hands)
 
     def _journal(self, number: int) -> Journal:
         return Journal(
