@@ -28,11 +28,12 @@ from pipeline.model.errors import PipelineError, Problem, Severity, StationError
 from pipeline.pool.remote import DONE, FAILED, TOPIC, by_value
 from pipeline.stages.proof import Reply
 
-CONNECT_S = 20.0
+CONNECT_S = 10.0
 PROOF_S = 60.0
 FORGET_S = 5.0
 LOOK_S = 0.5
 _TASK = "backup-batch"
+_TALKATIVE = ("distributed", "dask", "tornado", "bokeh", "asyncio")
 _LOST = "Nothing that was committed is lost. Start the cluster again, then run again: it goes on from there."
 _MEND = "Mend it, or take this worker out of the cluster, then run again."
 
@@ -124,6 +125,7 @@ class ClusterClient:
         except Exception:
             self._say(StationError(f"the client of the cluster failed:\n{traceback.format_exc()}"))
         finally:
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
     async def _work(self) -> None:
@@ -322,8 +324,9 @@ def _short(address: str) -> str:
 
 def _be_quiet() -> None:
     """What `distributed` would print is for whoever runs the cluster; what matters of it is told by us."""
-    for name in ("distributed", "tornado", "asyncio"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [logging.NullHandler()]
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _TALKATIVE]
+    for logger in map(logging.getLogger, (*_TALKATIVE, *names)):
+        kept = [handler for handler in logger.handlers if type(handler) is not logging.StreamHandler]
+        logger.handlers[:] = [*kept, logging.NullHandler()]  # without any, it would be printed after all
         logger.propagate = False
     warnings.filterwarnings("ignore", module="distributed")

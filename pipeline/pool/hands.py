@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import selectors
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from pipeline.model.errors import Problem
@@ -89,17 +89,22 @@ class Rates:
     """What each worker does in a second, over the latest seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, dict[str, Tally]]] = deque(maxlen=_RATE_WINDOW_LOOKS + 1)
+        self._seen: dict[str, deque[tuple[float, Tally]]] = {}
 
-    def now(self, tallies: Iterable[Tally], now_s: float) -> tuple[WorkerRate, ...]:
-        latest = {tally.name: tally for tally in tallies}
-        if not self._seen or now_s - self._seen[-1][0] >= _RATE_LOOK_S:
-            self._seen.append((now_s, latest))
-        return tuple(self._rates(latest, now_s))
+    def now(self, tallies: Sequence[Tally], now_s: float) -> tuple[WorkerRate, ...]:
+        seen = {}
+        for tally in tallies:
+            looks = seen[tally.name] = self._seen.get(tally.name) or deque(maxlen=_RATE_WINDOW_LOOKS + 1)
+            if not looks or now_s - looks[-1][0] >= _RATE_LOOK_S:
+                looks.append((now_s, tally))
+        rates = [_rate(*seen[tally.name][0], tally, now_s) for tally in tallies]
+        self._seen = seen  # who has gone is forgotten
+        return tuple(rates)
 
-    def _rates(self, latest: dict[str, Tally], now_s: float) -> Iterator[WorkerRate]:
-        for name, tally in latest.items():
-            then_s, then = next((seen for seen in self._seen if name in seen[1]), (now_s, latest))
-            span_s, before = max(now_s - then_s, _RATE_LOOK_S / 10), then[name]
-            files, size_bytes = tally.files - before.files, tally.size_bytes - before.size_bytes
-            yield WorkerRate(name, files / span_s, size_bytes / span_s)
+
+def _rate(then_s: float, then: Tally, tally: Tally, now_s: float) -> WorkerRate:
+    span_s = now_s - then_s
+    if span_s <= 0:
+        return WorkerRate(tally.name, 0.0, 0.0)
+    size_bytes = tally.size_bytes - then.size_bytes
+    return WorkerRate(tally.name, (tally.files - then.files) / span_s, max(0, size_bytes) / span_s)

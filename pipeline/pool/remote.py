@@ -138,6 +138,8 @@ def hash_batch(token: str, place: str, setup: bytes, key: str, payload: bytes) -
         return REFUSED, address, str(error)
     except PipelineError as error:
         return FAILED, address, error.cause, error.advice
+    except OSError as error:
+        return FAILED, address, f"{error.filename or 'a file'}: {error.strerror}", ""
     except Exception:
         import traceback
 
