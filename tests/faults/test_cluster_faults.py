@@ -48,6 +48,14 @@ def soon(backup: Backup, process: subprocess.Popen[str]) -> Result:
     return backup.finish(process)
 
 
+def line_with(run: subprocess.Popen[str], text: str) -> str:
+    """The next line of its output that has the text."""
+    assert run.stdout is not None
+    while text not in (line := run.stdout.readline()):
+        assert line, "it has ended"
+    return line
+
+
 def staged(backup: Backup) -> list[str]:
     return os.listdir(backup.root / ".pipeline" / "staging")
 
@@ -117,7 +125,10 @@ def test_files_that_kill_are_told_and_the_rest_goes_on(frail: Cluster, tmp_path:
         "ERROR: docs/deadly (two workers died while they were at it; skipped)"
     ]
     assert result.decisions() == ["BACKUP: docs/large", "BACKUP: docs/last", "BACKUP: docs/sub/other"]
-    backup.assert_right()
+    assert staged(backup) == []
+    (backup.source / "deadly").unlink()
+    backup.run("--quiet")
+    backup.assert_all_well()
 
 
 @pytest.mark.slow
@@ -131,13 +142,45 @@ def test_a_useless_worker_that_comes_later_gets_nothing(frail: Cluster, tmp_path
     with started(backup, "--json") as run:
         gate.wait_for(2)
         [useless] = frail.start_workers("useless", preload=code)
+        told = line_with(run, '"type":"warning"')
         gate.open()
         result = soon(backup, run)
-    assert result.exit == 3, result.said[-2000:]
-    warnings = [line["cause"] for line in result.lines if line["type"] == "warning"]
-    assert len(warnings) == 1 and useless.address in warnings[0], warnings
+    assert useless.address in told and "can't be used" in told
+    assert result.exit == 3 and result.summary["warnings"] == 1, result.said[-2000:]
     assert result.summary["backup"] == 4 and result.summary["duplicate"] == 5
+    frail.end(useless)
     backup.assert_all_well()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("where", ["on the worker", "on the run's machine"])
+def test_what_is_mounted_elsewhere_is_read_by_those_who_see_it(
+    frail: Cluster, tmp_path: Path, where: str
+) -> None:
+    """A worker on which another disk is mounted in a source gets nothing of what lies there: it would store
+    other files, or take them for gone."""
+    backup = frail.use(Backup(tmp_path / "it"))
+    backup.write({"disk": {"inner": "inner\n"}, "a": b"1" * (17 << 20), "b": "b\n"})
+    disk = backup.source / "disk"
+    other = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{disk}" && exec "$@"', "sh"]
+    if where == "on the run's machine":
+        other = ["unshare", "-m", "sh", "-c", f'umount "{disk}" && exec "$@"', "sh"]
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(disk)], check=True)
+    try:
+        backup.write({"disk": {"inner": "inner\n"}})
+        [useless] = frail.start_workers("other", under=other)
+        with started(backup, "--json") as run:
+            told = line_with(run, '"type":"warning"')
+            frail.start_workers("right")
+            result = soon(backup, run)
+        assert result.exit == 3 and result.summary["backup"] == 3, result.said[-2000:]
+        assert f"{disk}: something else is mounted there" in told
+        frail.end(useless)
+        backup.assert_all_well()
+    finally:
+        if where == "on the run's machine":
+            subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.slow
@@ -146,11 +189,7 @@ def test_a_cluster_without_workers_is_waited_for(frail: Cluster, tmp_path: Path)
     backup = frail.use(Backup(tmp_path / "it"))
     backup.write({"one": "1\n"})
     with started(backup, "--json") as run:
-        assert run.stdout is not None
-        lines = []
-        while not (lines and '"phase":"waiting"' in lines[-1]):
-            lines.append(run.stdout.readline())
-            assert lines[-1], "it has ended"
+        line_with(run, '"phase":"waiting"')
         frail.start_workers("one")
         result = soon(backup, run)
     assert result.exit == 0 and result.summary["backup"] == 1
