@@ -179,7 +179,7 @@ _EXAMPLES = {
     "source.path": _SOURCE_EXAMPLE,
     "source.name": _SOURCE_EXAMPLE,
     "retention.override": _OVERRIDE_EXAMPLE,
-    "workers.address": 'workers.address = "tcp://scheduler:8786"',
+    "workers.address": 'workers = { engine = "dask", address = "tcp://scheduler:8786" }',
     "filters.exclude": 'filters.exclude = ["*.tmp", "cache/"]',
     "filters.include": 'filters.include = ["keep.tmp"]',
     "filters.exclude_larger_than": 'filters.exclude_larger_than = { "*.iso" = 4000000000 }',

@@ -34,14 +34,13 @@ class Workers(Struct, frozen=True, forbid_unknown_fields=True):
 class Mistake(NamedTuple):
     key: str
     wrong: str
-    example: str | None = None
 
 
 def mistake_in(workers: Workers) -> Mistake | None:
     """What the types alone don't say."""
     key = "workers.address"
     if workers.engine == "local" and workers.address:
-        return Mistake(key, "is for the workers of a cluster only", 'workers.engine = "dask"')
+        return Mistake(key, "is for the workers of a cluster only")
     if workers.engine == "dask" and not workers.address:
         return Mistake(key, "is missing: nothing says where the cluster's scheduler is")
     if workers.is_file and not workers.address.endswith(".json"):

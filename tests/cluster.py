@@ -79,8 +79,8 @@ class Cluster:
         variables: Mapping[str, str] | None = None,
         under: Sequence[str] = (),
     ) -> list[Member]:
-        """Workers that have registered. comes_back: one that dies is started again. preload: code that it runs
-        first. under: words before its own."""
+        """Workers that have registered. comes_back: one that dies is started again. preload: code that it
+        runs first. under: words before its own."""
         options = ["--nthreads", str(threads), "--nanny" if comes_back else "--no-nanny"]
         options += ["--local-directory", str(self._base / "scratch")]
         if preload:

@@ -1,5 +1,5 @@
-"""The engine of many machines, with a real scheduler and real workers: the same backup as from local workers, and
-who can't see the same files gets none of them (promises 3, 4, 7)."""
+"""The engine of many machines, with a real scheduler and real workers: the same backup as from local workers,
+and who can't see the same files gets none of them (promises 3, 4, 7)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three workers that nobody harms."""
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
-        made.start_workers("one", "two", "three")
+        made.start_workers("one", "two", "three", threads=2)
         yield made
     finally:
         made.end()
@@ -62,8 +62,8 @@ def test_a_dry_run_writes_nothing(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["another version", "no package", "no backup root"])
 def test_a_worker_that_is_of_no_use_is_named(tmp_path: Path, cluster: Cluster, what: str) -> None:
-    """Exit 1 before anything is read, with the worker's address and what is wrong with it: both versions where
-    it has another one."""
+    """Exit 1 before anything is read, with the worker's address and what is wrong with it: both versions
+    where it has another one."""
     backup = cluster.use(Backup(tmp_path / "it"))
     backup.write({"one": "1\n"})
     backup.root.mkdir()

@@ -32,6 +32,8 @@ CONNECT_S = 10.0
 PROOF_S = 60.0
 FORGET_S = 5.0
 LOOK_S = 0.5
+PATIENCE_S = 30.0
+"""With a scheduler that has much to do."""
 _TASK = "backup-batch"
 _TALKATIVE = ("distributed", "dask", "tornado", "bokeh", "asyncio")
 _LOST = "Nothing that was committed is lost. Start the cluster again, then run again: it goes on from there."
@@ -175,7 +177,7 @@ class ClusterClient:
     async def _look(self) -> None:
         """Who has come and who has gone."""
         try:
-            self._threads = dict(await asyncio.wait_for(self._client.nthreads(), CONNECT_S))
+            self._threads = dict(await asyncio.wait_for(self._client.nthreads(), PATIENCE_S))
         except (OSError, TimeoutError) as error:
             raise self._lost() from error
         if self._client.status != "running":

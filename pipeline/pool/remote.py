@@ -1,9 +1,10 @@
 """A worker of a cluster: what this package does in a process that another one has started.
 
 In: plain arguments; all that has a form of its own comes as bytes, and is opened once the versions are known
-to be the same. Out: plain tuples, their first word says what they are. Guarantees: no batch is looked at by a
-process that has not answered the proof's question of its run; each thread has a hasher of its own; nothing of
-a run stays open once it is forgotten, or a newer one on the same backup begins.
+to be the same. Out: plain tuples, their first word says what they are. Guarantees: no batch is looked at by
+a process that has not answered the proof's question of its run; each thread has a hasher of its own; nothing
+of a run stays open once it is forgotten, once a newer one on the same backup begins, or when nothing has come
+of it for ten minutes (it was killed; one that was only slow is asked for its proof again).
 
 `call` and `call_aside` are sent by value, so that they also run where this package is another one, or
 missing.
@@ -27,6 +28,7 @@ TOPIC = "backup-pipeline"
 DONE, REFUSED, FOREIGN, FAILED = "done", "refused", "foreign", "failed"
 """The results of a batch; it can't be seen there; another version; the run has to end."""
 
+IDLE_S = 600.0
 _SIGN_S = 1.0
 _lock = threading.Lock()
 _runs: dict[str, _Run] = {}
@@ -66,35 +68,53 @@ class _Run:
     """What a process keeps of a run. place: its backup; a newer run there ends this one."""
 
     def __init__(self, token: str, place: str, reply: Reply, here: Here) -> None:
-        self._token = token
+        self.token = token
         self.place = place
         self.reply = reply
         self.here = here
         self._free: list[tuple[RemoteHasher, _Signs]] = []
-        self._is_over = False
+        self._busy = 0
+        self._used_s = time.monotonic()
+        self._over = threading.Event()
 
     def process(self, key: str, payload: bytes) -> tuple[bytes, int, int]:
         with _lock:
-            hasher, signs = self._free.pop() if self._free else (None, _Signs(self._token))
-        if hasher is None:
-            hasher = RemoteHasher(self.here, secrets.randbits(48), signs.alive)
-        signs.begin(key)
+            self._busy += 1
+            hasher, signs = self._free.pop() if self._free else (None, _Signs(self.token))
         try:
+            if hasher is None:
+                hasher = RemoteHasher(self.here, secrets.randbits(48), signs.alive)
+            signs.begin(key)
             return hasher.process(payload)
         finally:
-            with _lock:
-                if not self._is_over:
-                    self._free.append((hasher, signs))
-                    hasher = None
-            if hasher is not None:
-                hasher.close()
+            self._put_back(hasher, signs)
+
+    def _put_back(self, hasher: RemoteHasher | None, signs: _Signs) -> None:
+        with _lock:
+            self._busy -= 1
+            self._used_s = time.monotonic()
+            is_over = self._over.is_set()
+            if hasher is not None and not is_over:
+                self._free.append((hasher, signs))
+        if hasher is not None and is_over:
+            hasher.close()
 
     def end(self) -> None:
         with _lock:
-            self._is_over = True
+            self._over.set()
             free, self._free = self._free, []
         for hasher, _ in free:
             hasher.close()
+
+    def end_when_idle(self) -> None:
+        """In a thread of its own."""
+        while not self._over.wait(IDLE_S):
+            with _lock:
+                is_idle = not self._busy and time.monotonic() - self._used_s >= IDLE_S
+                if is_idle:
+                    _runs.pop(self.token, None)
+            if is_idle:
+                self.end()
 
 
 class _Signs:
@@ -174,6 +194,7 @@ def _known(token: str, place: str, setup: bytes) -> tuple[Reply, _Run | None]:
         run = _Run(token, place, reply, here)
         with _lock:
             _runs[token] = run
+        threading.Thread(target=run.end_when_idle, name="idle", daemon=True).start()
         return reply, run
 
 

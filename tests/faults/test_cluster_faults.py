@@ -1,5 +1,5 @@
-"""A cluster that loses its workers, its scheduler or the run itself at the worst moments: nothing is lost with it,
-no file is stored twice, nothing hangs (promises 1, 5, 7).
+"""A cluster that loses its workers, its scheduler or the run itself at the worst moments: nothing is lost
+with it, no file is stored twice, nothing hangs (promises 1, 5, 7).
 
 Where a worker is, is known and not guessed: it waits at a gate.
 """
@@ -70,8 +70,8 @@ def with_slow_files(base: Path) -> Backup:
 
 @pytest.mark.parametrize("which", ["one", "all"])
 def test_workers_killed_while_they_read(frail: Cluster, tmp_path: Path, which: str) -> None:
-    """What a killed worker was at is read by another one, also by one that comes only then: the run ends well,
-    and nothing is stored twice."""
+    """What a killed worker was at is read by another one, also by one that comes only then: the run ends
+    well, and nothing is stored twice."""
     backup = frail.use(with_slow_files(tmp_path / "it"))
     gate = Gate(backup.base)
     workers = frail.start_workers("one", "two", variables=doctored(backup))
@@ -91,7 +91,8 @@ def test_workers_killed_while_they_read(frail: Cluster, tmp_path: Path, which: s
 
 @pytest.mark.slow
 def test_a_lost_scheduler_ends_the_run(frail: Cluster, tmp_path: Path) -> None:
-    """Exit 1, why and what to do; what was committed stays, and a run with local workers goes on from there."""
+    """Exit 1, why and what to do; what was committed stays, and a run with local workers goes on from
+    there."""
     backup = frail.use(with_slow_files(tmp_path / "it"))
     gate = Gate(backup.base)
     frail.start_workers("one", "two", variables=doctored(backup))
