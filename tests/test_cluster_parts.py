@@ -25,6 +25,7 @@ from pipeline.stages import remote_hasher
 from pipeline.stages.proof import Prover, Reply, reply_to
 from pipeline.stages.remote_hasher import Elsewhere, Here, RemoteHasher, RemoteSetup, settle_here
 from pipeline.stages.setup import HashSetup, SourceRoot
+from pipeline.store import calls
 from pipeline.ui import figures
 
 BATCH = message.encode([[message.INSIDE, b"s"], [message.FILE, b"one", None], [message.FILE, b"two", None]])
@@ -43,7 +44,7 @@ class World:
         found = self.source.stat()
         root = SourceRoot(SourcePlace(b"s", True), os.fsencode(self.source), (found.st_dev, found.st_ino))
         self.hashing = HashSetup((root,), "sha256", "content", str(self.root), 1, True, False, False)
-        self._handle = os.open(self.staging, os.O_RDONLY)
+        self._handle = calls.open(self.staging, os.O_RDONLY | calls.O_DIRECTORY)
         self.prover = Prover(self.hashing, self._handle, enters_mounts=True)
 
     def setup(self) -> RemoteSetup:
@@ -57,7 +58,7 @@ class World:
     def close(self) -> None:
         self.prover.close()
         assert os.listdir(self.staging) == [], "a proof leaves nothing"
-        os.close(self._handle)
+        calls.close(self._handle)
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_what_was_staged_is_on_the_disk_before_it_is_told(
     here, synced = world.here(), []
 
     def sync(handle: int) -> None:
-        synced.append(sorted(os.listdir(handle)))
+        synced.append(sorted(map(os.fsdecode, calls.listdir(handle))))
 
     monkeypatch.setattr(remote_hasher, "sync_file_system", sync)
     hasher = RemoteHasher(here, 0xABC, lambda _: None)
@@ -219,6 +220,7 @@ def open_handles(place: Path) -> int:
     return sum(os.path.realpath(link) == str(place) for link in links)
 
 
+@pytest.mark.handles
 def test_a_run_that_is_over_holds_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of a worker serves many runs: a newer one on the same backup ends the older one, and one that
     was told of its end takes up nothing that comes late."""
