@@ -109,10 +109,11 @@ class ClusterClient:
     # -- called by the line's thread ----------------------------------------------------------------------
 
     def submit(self, key: str, payload: bytes) -> None:
-        self._loop.call_soon_threadsafe(self._begin, key, payload)
+        with suppress(RuntimeError):  # it has ended by itself, and has said why
+            self._loop.call_soon_threadsafe(self._begin, key, payload)
 
     def stop(self) -> None:
-        with suppress(RuntimeError):  # it has ended by itself
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     # -- the thread ---------------------------------------------------------------------------------------
@@ -131,13 +132,24 @@ class ClusterClient:
             self._loop.close()
 
     async def _work(self) -> None:
+        """Until it is stopped, whatever it is waiting for."""
+        serving = self._loop.create_task(self._serve())
+        stopping = self._loop.create_task(self._stopping.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not serving.done():
+            serving.cancel()
+            await asyncio.wait({serving})
+        if not serving.cancelled():
+            serving.result()
+
+    async def _serve(self) -> None:
         self._client = await self._connected()
         try:
             self._client.subscribe_topic(TOPIC, self._hear)
-            while not self._stopping.is_set():
+            while True:
                 await self._look()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), LOOK_S)
+                await asyncio.sleep(LOOK_S)
         finally:
             await self._leave()
 
@@ -151,9 +163,8 @@ class ClusterClient:
                 )
             where = {"scheduler_file": self._address}
         try:
-            return await asyncio.wait_for(
-                Client(**where, asynchronous=True, set_as_default=False, timeout=CONNECT_S), 2 * CONNECT_S
-            )
+            client = Client(**where, asynchronous=True, set_as_default=False, timeout=CONNECT_S)
+            return await asyncio.wait_for(client, 2 * CONNECT_S)
         except (OSError, ValueError, ImportError) as error:
             raise StationError(
                 f"the scheduler at {self._address} can't be reached: {error}",
@@ -189,8 +200,8 @@ class ClusterClient:
             self._ask(address)
         if self._is_first_hour and new:
             await asyncio.gather(*(self._asked[address] for address in new))
-        self._is_first_hour = self._is_first_hour and not new
         self._tell_crowd()
+        self._is_first_hour = not self._crowd.names and self._is_first_hour
 
     def _tell_crowd(self) -> None:
         good = [address for address in self._threads if self._has_proved(address)]
@@ -213,7 +224,8 @@ class ClusterClient:
         if isinstance(refusal, Reply):
             self._proved.add(refusal.who)
             return refusal.who
-        self._refuse(address, refusal)
+        if address in await self._client.nthreads():  # else it has gone meanwhile
+            self._refuse(address, refusal)
         return None
 
     async def _refusal(self, address: str) -> Reply | str:
@@ -228,7 +240,9 @@ class ClusterClient:
             return f"it can't answer: {found!r}"
         if found[0] != DONE:
             return str(found[-1])
-        reply = pickle.loads(found[-1])
+        reply: Reply = pickle.loads(found[-1])
+        if reply.who in self._proved:
+            return reply
         return await asyncio.to_thread(self._refusal_of, reply) or reply
 
     def _refuse(self, address: str, cause: str) -> None:
@@ -301,9 +315,11 @@ class ClusterClient:
 
     async def _ask_again(self, address: str) -> str | None:
         """Another process than the one that was asked, or one that came a moment ago."""
-        if address in self._asked and not self._asked[address].done():
-            return await self._asked[address]
-        return await self._ask(address)
+        asked = self._asked.get(address)
+        if asked is None or asked.done():
+            asked = self._ask(address)
+        await asyncio.wait({asked})  # it is cancelled where the worker has gone
+        return None if asked.cancelled() else asked.result()
 
     def _exclude(self, address: str, cause: str) -> None:
         nobody = self._asked[address] = self._loop.create_future()
@@ -317,7 +333,7 @@ class ClusterClient:
             self._say(Sign(said["key"], said["size_bytes"]))
 
     def _lost(self) -> StationError:
-        return StationError(f"the scheduler at {self._address} is lost", _LOST)
+        return StationError(f"the scheduler at {self._address} is lost, or has dropped this run", _LOST)
 
 
 def _short(address: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +103,7 @@ def test_a_lost_scheduler_ends_the_run(frail: Cluster, tmp_path: Path) -> None:
         result = soon(backup, run)
     assert result.exit == 1 and result.summary["status"] == "failed", result.said[-2000:]
     assert any("is lost" in line["cause"] for line in result.lines if line["type"] == "error")
+    assert result.stderr == "", "Dask says nothing of its own"
     assert backup.all_contents() >= CONTENTS
     gate.open()
     frail.end()
@@ -195,6 +197,21 @@ def test_a_cluster_without_workers_is_waited_for(frail: Cluster, tmp_path: Path)
         result = soon(backup, run)
     assert result.exit == 0 and result.summary["backup"] == 1
     backup.assert_all_well()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_scheduler_does_not_answer(tmp_path: Path) -> None:
+    """Exit 130 at once, whatever is waited for, and no word of Dask's own."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        backup = Backup(tmp_path / "it", settings={"workers.engine": "dask", "workers.address": address})
+        backup.write({"one": "1\n"})
+        with started(backup, "--json") as run:
+            line_with(run, '"phase":"waiting"')
+            os.killpg(run.pid, signal.SIGINT)
+            run.wait(timeout=5)
+            result = soon(backup, run)
+    assert result.exit == 130 and len(result.stderr.splitlines()) <= 1, result.stderr
 
 
 @pytest.mark.slow
