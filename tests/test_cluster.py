@@ -4,12 +4,14 @@ and who can't see the same files gets none of them (promises 3, 4, 7)."""
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster import OTHER_VERSION, WITHOUT_PACKAGE, Cluster
-from harness import Backup, difference, unlike
+from harness import REPOSITORY, Backup, difference, unlike
 from trees import change, grow
 
 
@@ -48,7 +50,7 @@ def test_a_cluster_makes_the_same_backup(cluster: Cluster, tmp_path: Path) -> No
 
 
 def test_a_dry_run_writes_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    """It asks the cluster, too, and tells what a run would do; workers are told of with their rates."""
+    """It asks the cluster, too, and tells what a run would do."""
     backup = cluster.use(Backup(tmp_path / "it"))
     backup.write({"one": "1\n"})
     assert "BACKUP: docs/one → one" in backup.run("--dry-run").stdout
@@ -84,6 +86,18 @@ def test_a_worker_that_is_of_no_use_is_named(tmp_path: Path, cluster: Cluster, w
     }
     assert told[what] in result.stderr
     assert backup.names() == [] and staged(backup) == []
+
+
+def test_local_workers_load_nothing_of_it() -> None:
+    """Who has no cluster doesn't pay for it: not a module more is loaded."""
+    code = "import sys, pipeline.engine, pipeline.ui.commands; print(*sys.modules, sep='\\n')"
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    loaded = set(told.stdout.split())
+    cluster_s = {"pipeline.pool.cluster", "pipeline.pool.client", "pipeline.stages.proof", "asyncio"}
+    assert "pipeline.pool.local" in loaded
+    assert not {name for name in loaded if name in cluster_s or name.startswith(("dask", "distributed"))}
 
 
 @pytest.mark.parametrize(

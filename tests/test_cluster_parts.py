@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import selectors
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import wait_until
 
 from pipeline.layout import SourcePlace
 from pipeline.model import message
@@ -238,6 +240,15 @@ def test_a_run_that_is_over_holds_nothing(world: World, monkeypatch: pytest.Monk
     assert remote._known("second", "here", setup)[1] is None
 
 
+def test_a_run_that_says_nothing_any_more_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's machine is gone: after a while nothing of it is open here."""
+    monkeypatch.setattr(remote, "IDLE_S", 0.05)
+    _, run = remote._known("killed", "here", pickle.dumps(world.setup()))
+    assert run is not None and world.prover.refusal(run.reply) is None
+    run.process("1-1", message.encode([[message.INSIDE, b"s"], [message.FILE, b"none", None]]))
+    assert wait_until(lambda: "killed" not in remote._runs and not run._free)
+
+
 def test_another_version_is_asked_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     call, _ = remote.by_value()
     told = "it has version 0.1.0 of this package, and this run has 0.2.0"
@@ -286,8 +297,6 @@ class Hands:
     """A `Cluster` with such a client, and the line around it."""
 
     def __init__(self, world: World, **patience: float) -> None:
-        import selectors
-
         self.desk = Desk()
         self.selector = selectors.DefaultSelector()
         self.cluster = cluster.Cluster("tcp://host:1", world.hashing, None, True, **patience)
@@ -362,9 +371,13 @@ def test_patience_has_an_end(hands: Callable[..., Hands]) -> None:
     it.give(0)
     for now_s in (100.0, 115.0):
         it.cluster.look_after(now_s, False)
-        it.say(Sign("0-1", 5))
+        it.say(Sign("0-1", "a", 5))
     it.cluster.look_after(116.0, False)
     assert it.cluster.bytes_in_progress == 10
+    assert it.cluster.tallies() == [Tally("a", 0, 10)]
+    it.say(Sign("0-1", "b", 3), Sign("of another run", "b", 3))
+    assert it.cluster.bytes_in_progress == 3, "another worker has begun it anew"
+    it.cluster.look_after(116.0, False)
     with pytest.raises(StationError, match="has answered nothing for 21 s"):
         it.cluster.look_after(137.0, False)
 

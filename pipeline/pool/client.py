@@ -64,9 +64,10 @@ class Killed(NamedTuple):
 
 
 class Sign(NamedTuple):
-    """Of life, of whoever is at that batch."""
+    """Of life, of whoever is at that batch. size_bytes: read since the last one."""
 
     key: str
+    name: str
     size_bytes: int
 
 
@@ -330,7 +331,7 @@ class ClusterClient:
     def _hear(self, event: tuple[Any, dict[str, Any]]) -> None:
         said = event[1]
         if said.get("token") == self._run.token:
-            self._say(Sign(said["key"], said["size_bytes"]))
+            self._say(Sign(said["key"], _short(said["address"]), said["size_bytes"]))
 
     def _lost(self) -> StationError:
         return StationError(f"the scheduler at {self._address} is lost, or has dropped this run", _LOST)

@@ -19,7 +19,7 @@ import pickle
 import secrets
 import selectors
 import threading
-from collections import deque
+from collections import Counter, deque
 from typing import NamedTuple
 
 from pipeline.model.errors import PipelineError, Problem, StationError
@@ -66,7 +66,7 @@ class Cluster:
         self._attempts = 0
         self._crowd = Crowd(0, ())
         self._done: dict[str, _Done] = {}
-        self._in_progress: dict[str, int] = {}  # bytes, by key
+        self._in_progress: dict[str, Sign] = {}  # by key, with all that was read so far
         self._sign_s: float | None = None
         self._problems: list[Problem] = []
         self._said: deque[Said] = deque()
@@ -85,14 +85,18 @@ class Cluster:
 
     @property
     def bytes_in_progress(self) -> int:
-        return sum(self._in_progress.values())
+        return sum(sign.size_bytes for sign in self._in_progress.values())
 
     @property
     def is_waiting(self) -> bool:
         return not self._crowd.names
 
     def tallies(self) -> list[Tally]:
-        return [Tally(name, *self._done.get(name, _Done())) for name in self._crowd.names]
+        reading = Counter[str]()
+        for sign in self._in_progress.values():
+            reading[sign.name] += sign.size_bytes
+        done = ((name, self._done.get(name, _Done())) for name in self._crowd.names)
+        return [Tally(name, one.files, one.size_bytes + reading[name]) for name, one in done]
 
     def take_problems(self) -> list[Problem]:
         problems, self._problems = self._problems, []
@@ -164,9 +168,7 @@ class Cluster:
         while self._said:
             said = self._said.popleft()
             if isinstance(said, Sign):
-                if said.key in self._given:
-                    self._in_progress[said.key] = self._in_progress.get(said.key, 0) + said.size_bytes
-                    self._sign_s = None
+                self._has_sign(said)
             elif isinstance(said, Problem):
                 self._problems.append(said)
             elif isinstance(said, PipelineError):
@@ -177,6 +179,15 @@ class Cluster:
                 self._crowd = said
             else:
                 self._ended(said)
+
+    def _has_sign(self, said: Sign) -> None:
+        if said.key not in self._given:
+            return
+        self._sign_s = None
+        before = self._in_progress.get(said.key, said._replace(size_bytes=0))
+        if before.name == said.name:  # else another one has begun anew
+            said = said._replace(size_bytes=before.size_bytes + said.size_bytes)
+        self._in_progress[said.key] = said
 
     def _ended(self, said: Answer | Killed) -> None:
         self._in_progress.pop(said.key, None)

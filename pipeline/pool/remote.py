@@ -134,8 +134,9 @@ class _Signs:
 
         self._size_bytes += size_bytes
         if time.monotonic() - self._told_s >= _SIGN_S:
-            said = {"token": self._token, "key": self._key, "size_bytes": self._size_bytes}
-            get_worker().log_event(TOPIC, said)
+            worker = get_worker()
+            said = {"token": self._token, "key": self._key, "address": worker.address}
+            worker.log_event(TOPIC, {**said, "size_bytes": self._size_bytes})
             self._size_bytes, self._told_s = 0, time.monotonic()
 
 

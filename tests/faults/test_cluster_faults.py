@@ -6,6 +6,7 @@ Where a worker is, is known and not guessed: it waits at a gate.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -69,15 +70,17 @@ def with_slow_files(base: Path) -> Backup:
     return backup
 
 
-@pytest.mark.parametrize("which", ["one", "all"])
+@pytest.mark.parametrize("which", [pytest.param("one", marks=pytest.mark.slow), "all"])
 def test_workers_killed_while_they_read(frail: Cluster, tmp_path: Path, which: str) -> None:
-    """What a killed worker was at is read by another one, also by one that comes only then: the run ends
-    well, and nothing is stored twice."""
+    """Who is at work is told. What a killed worker was at is read by another one, also by one that comes only
+    then: the run ends well, and nothing is stored twice."""
     backup = frail.use(with_slow_files(tmp_path / "it"))
     gate = Gate(backup.base)
     workers = frail.start_workers("one", "two", variables=doctored(backup))
     with started(backup, "--json") as run:
         reading = gate.wait_for(2)
+        told = json.loads(line_with(run, '"bytes_per_s"'))
+        assert {one["name"] for one in told["workers"]} == {w.address[len("tcp://") :] for w in workers}
         lost = workers if which == "all" else [worker for worker in workers if worker.pid == reading[0]]
         frail.end(*lost)
         gate.open()
