@@ -353,8 +353,8 @@ def test_sweeping_leaves_nothing(store: Store) -> None:
 
 
 def test_a_sweep_beside_somebody_who_tidies_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On another machine, a task of a run that was cut may still be at work, and take away what it has written
-    in the moment in which that is swept."""
+    """On another machine, a task of a run that was cut may still be at work, and take away what it has
+    written in the moment in which that is swept."""
     store.stage("1-1")
     store.stage("1-2")
     unlink = calls.unlink
