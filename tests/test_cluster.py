@@ -101,10 +101,11 @@ def test_local_workers_load_nothing_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", [pytest.param("tcp://127.0.0.1:1", marks=pytest.mark.slow), "scheduler.json"]
+    "address",
+    ["scheduler.json", "tls://127.0.0.1:1", pytest.param("tcp://127.0.0.1:1", marks=pytest.mark.slow)],
 )
 def test_no_scheduler(tmp_path: Path, address: str) -> None:
-    """Exit 1, with the address and no word of Dask's own."""
+    """Exit 1, with the address and no word of Dask's own: it isn't there, or Dask knows no keys for it."""
     backup = Backup(tmp_path / "it", settings={"workers.engine": "dask", "workers.address": address})
     result = backup.run("--quiet", expect=1)
     assert address in result.stderr and len(result.stderr.strip().splitlines()) <= 2, result.stderr

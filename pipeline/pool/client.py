@@ -166,7 +166,7 @@ class ClusterClient:
         try:
             client = Client(**where, asynchronous=True, set_as_default=False, timeout=CONNECT_S)
             return await asyncio.wait_for(client, 2 * CONNECT_S)
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, TypeError, RuntimeError) as error:  # as Dask tells of TLS
             raise StationError(
                 f"the scheduler at {self._address} can't be reached: {error}",
                 "Is it running, and is workers.address right?",
