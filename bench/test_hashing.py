@@ -21,6 +21,7 @@ from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import BACKING_UP, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import ScanSetup
@@ -64,7 +65,8 @@ def test_line(benchmark: Any, tmp_path: Path, tree: Path, algorithm: str, worker
     setup = hash_setup(tree, None, algorithm)
 
     def run() -> int:
-        with Line(context, Station(Scanner, scan_setup), Station(Hasher, setup), Size.of(workers)) as line:
+        hands = Local(context, Station(Hasher, setup), Size.of(workers))
+        with Line(context, Station(Scanner, scan_setup), hands) as line:
             return sum(found.bytes_read for found in line.results() if isinstance(found, Results))
 
     note_throughput(benchmark, tree, benchmark.pedantic(run, rounds=3, warmup_rounds=1))

@@ -26,6 +26,7 @@ from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 from pipeline.stages.batches import Send
 from pipeline.stages.hasher import Hasher
 from pipeline.store.schema import with_schema
@@ -132,7 +133,8 @@ def test_transport(benchmark: Any, workers: int) -> None:
     context, batches = start_fork_server(), 400
 
     def run() -> int:
-        with Line(context, Station(EchoWalker, batches), Station(EchoWorker, None), Size.of(workers)) as line:
+        hands = Local(context, Station(EchoWorker, None), Size.of(workers))
+        with Line(context, Station(EchoWalker, batches), hands) as line:
             return sum(found.files for found in line.results() if found is not None)
 
     assert benchmark.pedantic(run, rounds=5, warmup_rounds=1) == 256 * batches

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from pipeline.engines import Engine, Workers, mistake_in
 from pipeline.filters import Line, compile_pattern
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError
@@ -69,12 +70,6 @@ class Filters(Struct, frozen=True, forbid_unknown_fields=True):
     max_file_size: NotNegative = 0
     exclude_larger_than: dict[str, NotNegative] = msgspec.field(default_factory=dict)
     on_newly_excluded: NewlyExcluded = "keep"
-
-
-class Workers(Struct, frozen=True, forbid_unknown_fields=True):
-    """count: 0 stands for as many as there are processors."""
-
-    count: NotNegative = 0
 
 
 class Safety(Struct, frozen=True, forbid_unknown_fields=True):
@@ -172,6 +167,7 @@ _CHOICES = {
     "duplicates.action": get_args(DuplicateAction),
     "filters.on_newly_excluded": get_args(NewlyExcluded),
     "watch.backend": get_args(WatchBackend),
+    "workers.engine": get_args(Engine),
 }
 _SOURCE_EXAMPLE = 'source = [{ path = "data", name = "documents" }]'
 _OVERRIDE_EXAMPLE = 'retention.override = [{ pattern = "*.log", max_age_days = 7 }]'
@@ -183,6 +179,7 @@ _EXAMPLES = {
     "source.path": _SOURCE_EXAMPLE,
     "source.name": _SOURCE_EXAMPLE,
     "retention.override": _OVERRIDE_EXAMPLE,
+    "workers.address": 'workers = { engine = "dask", address = "tcp://scheduler:8786" }',
     "filters.exclude": 'filters.exclude = ["*.tmp", "cache/"]',
     "filters.include": 'filters.include = ["keep.tmp"]',
     "filters.exclude_larger_than": 'filters.exclude_larger_than = { "*.iso" = 4000000000 }',
@@ -265,7 +262,7 @@ def load(file: Path | None, settings: Sequence[str]) -> Config:
         retention=document.retention,
         duplicates=document.duplicates,
         filters=document.filters,
-        workers=document.workers,
+        workers=_placed(document.workers, folder),
         safety=document.safety,
         watch=document.watch,
         log=document.log,
@@ -373,6 +370,16 @@ def _check(document: _Document, reader: _Reader) -> None:
         if not treepath.is_name(os.fsencode(name)):
             wrong = f"must be the name of a file, not {toml_text(name)}"
             reader.fail(f"filters.exclude_if_present[{number}]", wrong)
+
+    if (mistake := mistake_in(document.workers)) is not None:
+        reader.fail(*mistake)
+
+
+def _placed(workers: Workers, folder: Path) -> Workers:
+    """A scheduler's file lies relative to the configuration."""
+    if not workers.is_file:
+        return workers
+    return msgspec.structs.replace(workers, address=os.fspath(folder / workers.address))
 
 
 def _is_pattern(text: str) -> bool:

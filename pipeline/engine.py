@@ -19,6 +19,7 @@ from typing import NamedTuple
 from pipeline import sources
 from pipeline.clock import Clocks
 from pipeline.config import Config
+from pipeline.engines import check_installed
 from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity
 from pipeline.model.report import Monitor, RunInfo, Summary
 from pipeline.model.scope import EVERYTHING, Scope
@@ -26,7 +27,9 @@ from pipeline.pool.children import Station
 from pipeline.pool.collecting import collect_seldom
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import BACKING_UP, ForkServer, start_fork_server
+from pipeline.pool.hands import Hands
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 from pipeline.pool.reserve import Reserve
 from pipeline.sources import Resolved
 from pipeline.stages import digest
@@ -80,6 +83,8 @@ def run(config: Config, monitor: Monitor, task: Task, stop: Callable[[], bool]) 
     Raises PipelineError. `monitor.finished` has been called whenever `monitor.started` was.
     """
     clocks = read_clocks()
+    if not task.only_prunes:
+        check_installed(config.workers, config.file)
     server, resolved, root = None, [], config.backup_root
     if task.only_prunes:
         refuse_missing(root)
@@ -233,6 +238,8 @@ class _Run:
             for results in line.results():
                 if results is not None:
                     committer.take(results)
+                for problem in line.take_problems():
+                    self._telling.event(problem)
                 journal.close_if_old()
                 self._telling.progress(line)
                 if interrupted := self._stop():
@@ -291,8 +298,17 @@ class _Run:
             check_stored=self._looks_at_stored,
             report_unchanged=self._wants_skips,
         )
-        workers = Size.of(config.workers.count)
-        return Line(server, Station(Scanner, scan), Station(Hasher, hashing), workers, self._task.reserve)
+        return Line(server, Station(Scanner, scan), self._hands(server, hashing))
+
+    def _hands(self, server: ForkServer, hashing: HashSetup) -> Hands:
+        """Who hashes: processes of this machine, or a cluster."""
+        workers = self._config.workers
+        if workers.engine == "local":
+            return Local(server, Station(Hasher, hashing), Size.of(workers.count), self._task.reserve)
+        from pipeline.pool.cluster import Cluster  # a second's work to load
+
+        enters_mounts = not self._config.filters.one_file_system
+        return Cluster(workers.address, hashing, self._backup.staging_handle, enters_mounts)
 
     def _journal(self, number: int) -> Journal:
         return Journal(

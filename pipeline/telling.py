@@ -91,7 +91,8 @@ class Telling:
                 bytes_total=known_bytes or None,
                 actions=counts.actions,
                 elapsed_s=now_s - self._began_s,
-                phase="finishing" if line is None else "hashing" if scan_ended else "scanning",
+                phase=_phase(line),
+                workers=line.workers() if line is not None else (),
             )
         )
 
@@ -105,6 +106,14 @@ class Telling:
         figures |= {"files": counts.files, "warnings": counts.warnings, "errors": counts.errors}
         figures |= {"bytes_read": counts.bytes_read, "bytes_stored": counts.bytes_stored}
         return orjson.dumps(figures).decode()
+
+
+def _phase(line: Line | None) -> str:
+    if line is None:
+        return "finishing"
+    if line.is_waiting:
+        return "waiting"
+    return "hashing" if line.walk_has_ended else "scanning"
 
 
 def _is_worth_telling(event: Event) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import engines
 from pipeline.config import Config, load, settings_of
 from pipeline.model.errors import ConfigError, ExitCode
 from pipeline.toml import toml_text
@@ -54,6 +55,8 @@ def test_defaults(tmp_path: Path) -> None:
         "filters.exclude_larger_than": {},
         "filters.on_newly_excluded": "keep",
         "workers.count": 0,
+        "workers.engine": "local",
+        "workers.address": "",
         "safety.max_delete_percent": 50,
         "watch.debounce_seconds": 1.0,
         "watch.max_delay_seconds": 30.0,
@@ -142,6 +145,7 @@ def test_set_sources_take_the_place_of_the_files(tmp_path: Path, text: str, sett
 
 GOOD = 'sources = ["data"]\n'
 OVERRIDE = 'retention.override = [{ pattern = "*.log", max_age_days = 7 }]'
+CLUSTER = 'workers = { engine = "dask", address = "tcp://scheduler:8786" }'
 MISTAKES = [
     # text, key, words in what is wrong, example
     ("", "sources", "missing", 'sources = ["data"]'),
@@ -188,6 +192,10 @@ MISTAKES = [
     ),
     (GOOD + 'workers.count = "many"', "workers.count", 'a whole number, not "many"', "workers.count = 0"),
     (GOOD + "workers.count = true", "workers.count", "a whole number, not true", "workers.count = 0"),
+    (GOOD + 'workers.engine = "ray"', "workers.engine", '"local" or "dask"', 'workers.engine = "local"'),
+    (GOOD + 'workers.engine = "dask"', "workers.address", "is missing", CLUSTER),
+    (GOOD + 'workers.address = "tcp://host:1"', "workers.address", "of a cluster only", CLUSTER),
+    (GOOD + 'workers = { engine = "dask", address = "host:1" }', "workers.address", "ends in .json", CLUSTER),
     (
         GOOD + "safety.max_delete_percent = 101",
         "safety.max_delete_percent",
@@ -317,6 +325,27 @@ def test_a_mistake_of_the_file_is_not_put_down_to_set(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, 'sources = ["data"]\nworkers.count = -1', "log.skips=true")
     assert caught.value.file.endswith("config.toml")
+
+
+def test_where_a_cluster_is(tmp_path: Path) -> None:
+    """An address stays as it is; the scheduler's file lies relative to the configuration."""
+    address = "tls://scheduler:8786"
+    assert (
+        read(tmp_path, f'{GOOD}workers = {{ engine = "dask", address = "{address}" }}').workers.address
+        == address
+    )
+    config = read(tmp_path, f'{GOOD}workers = {{ engine = "dask", address = "here/scheduler.json" }}')
+    assert config.workers.address == str(tmp_path / "here/scheduler.json")
+
+
+def test_a_cluster_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it isn't installed, what is to be installed is said, and local workers need nothing of it."""
+    cluster = read(tmp_path, GOOD + CLUSTER)
+    engines.check_installed(cluster.workers, cluster.file)
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'backup-pipeline\[dask\]'"):
+        engines.check_installed(cluster.workers, cluster.file)
+    engines.check_installed(read(tmp_path, GOOD).workers, cluster.file)
 
 
 def test_missing_or_unreadable_file(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from pipeline.pool.children import Child, Station, start_worker
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import ForkServer, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local, _Worker
 from pipeline.pool.retry import Retry
 from pipeline.stages import batches
 from pipeline.stages.batch import KILLED_TWO
@@ -88,28 +89,29 @@ def open_line(tree: Path, workers: int, silence_s: float = 300.0) -> Line:
     sources = (SourceRoot(SourcePlace(b"s", True), os.fsencode(tree / "source"), identity),)
     scan = ScanSetup(sources, frozenset(), (), os.fspath(tree / "state.db"))
     hashing = HashSetup(sources, "sha256", "content", None, 1, False, False, True)
-    return Line(
-        start_fork_server(),
-        Station(Scanner, scan),
-        Station(Hasher, hashing),
-        Size(workers, workers),
-        silence_s=silence_s,
-    )
+    server = start_fork_server()
+    hands = Local(server, Station(Hasher, hashing), Size(workers, workers), silence_s=silence_s)
+    return Line(server, Station(Scanner, scan), hands, silence_s)
+
+
+def workers_of(line: Line) -> list[_Worker]:
+    assert isinstance(line._hands, Local)
+    return list(line._hands._workers.values())
 
 
 def children(line: Line) -> list[Child]:
     """The scanner first."""
     assert line._walker is not None, "it runs until it is asked"
-    return [line._walker, *(worker.child for worker in line._workers.values())]
+    return [line._walker, *(worker.child for worker in workers_of(line))]
 
 
 def worker_pids(line: Line) -> list[int]:
-    return [worker.child.process.pid for worker in line._workers.values()]
+    return [worker.child.process.pid for worker in workers_of(line)]
 
 
 def until_given(line: Line, answers: Answers) -> None:
     """Until the first worker has got something to do."""
-    while not next(iter(line._workers.values())).given:
+    while not workers_of(line)[0].given:
         answers.step()
 
 
@@ -194,11 +196,11 @@ def test_a_worker_that_dies_over_its_batches_leaves_none_of_them_out(tree: Path)
 def test_what_a_dead_worker_had_comes_before_what_waits(tree: Path) -> None:
     """Otherwise what waits could fill the window, and the batch whose turn it is would never be given out."""
     with open_line(tree, 1) as line:
-        line._window = 2
+        line._hands.window_batches = 2  # type: ignore[misc]
         stopped = worker_pids(line)[0]
         os.kill(stopped, signal.SIGSTOP)
         answers = Answers(line)
-        while len(next(iter(line._workers.values())).given) < 2 or len(line._waiting) < 2:
+        while len(workers_of(line)[0].given) < 2 or len(line._waiting) < 2:
             answers.step()
         kill(stopped)
         answers.rest()
@@ -226,7 +228,7 @@ def test_a_killed_scanner_ends_the_run(tree: Path) -> None:
 
 def test_a_scanner_that_stands_still_ends_the_run(tree: Path) -> None:
     """No hang: a walk that gives no sign of life ends the run with the advice to look at the disk, and is
-    killed. Guard: the walker's share of `Line._look_for_silence`."""
+    killed. Guard: the walker's share of `Line._look_around`."""
     with open_line(tree, 2, silence_s=1.0) as line:
         scanner = children(line)[0].process.pid
         os.kill(scanner, signal.SIGSTOP)
@@ -250,7 +252,8 @@ def test_a_scanner_that_fails_tells_why(tmp_path: Path, tree: Path) -> None:
     gone = SourceRoot(SourcePlace(b"s", True), os.fsencode(tmp_path / "gone"), (0, 0))
     scan = ScanSetup((gone,), frozenset(), (), os.fspath(tree / "state.db"))
     hashing = HashSetup((), "sha256", "content", None, 1, False, False, False)
-    with Line(start_fork_server(), Station(Scanner, scan), Station(Hasher, hashing), Size(1, 1)) as line:
+    server = start_fork_server()
+    with Line(server, Station(Scanner, scan), Local(server, Station(Hasher, hashing), Size(1, 1))) as line:
         with pytest.raises(StationError, match="has changed since the run began: No such file"):
             Answers(line).rest()
 

@@ -181,7 +181,7 @@ def test_json_status_a_few_times_a_second() -> None:
     calls = [lambda m, i=i: m.progress(progress(i / 100)) for i in range(200)]
     lines = json_of(False, *calls)
     assert 6 <= len(lines) <= 8
-    assert lines[0] == {"type": "status", **progress(0)._asdict()}
+    assert lines[0] == {"type": "status", **progress(0)._asdict(), "workers": []}
 
 
 def test_json_summary_is_last_and_has_its_keys() -> None:

@@ -352,6 +352,22 @@ def test_sweeping_leaves_nothing(store: Store) -> None:
     assert store.contents("a") == ["old"]
 
 
+def test_a_sweep_beside_somebody_who_tidies_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another machine, a task of a run that was cut may still be at work, and take away what it has
+    written in the moment in which that is swept."""
+    store.stage("1-1")
+    store.stage("1-2")
+    unlink = calls.unlink
+
+    def unlink_twice(name: bytes, *, dir_fd: int) -> None:
+        unlink(name, dir_fd=dir_fd)
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(calls, "unlink", unlink_twice)
+    store.staging.sweep()
+    assert list(store.staging_path.iterdir()) == []
+
+
 def test_a_link_is_expected_by_its_target(store: Store) -> None:
     store.put_link("l", "there")
     for target, damage in ((b"there", None), (b"elsewhere", "changed")):

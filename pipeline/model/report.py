@@ -21,12 +21,21 @@ class RunInfo(NamedTuple):
     dry_run: bool
 
 
+class WorkerRate(NamedTuple):
+    """What one worker has done lately. name: its number, or its address in a cluster."""
+
+    name: str
+    files_per_s: float
+    bytes_per_s: float
+
+
 class Progress(NamedTuple):
     """How far the run is. Totals come from the state of the run before, or are None until the scan ends.
 
     files_found: regular files listed. files_done, bytes_done: hashed (or found unchanged by their stat).
-    actions: decisions committed, without SKIP. phase: `scanning`, `hashing`, `finishing`; or
-    what a command that reads a backup is at, in one word.
+    actions: decisions committed, without SKIP. phase: `scanning`, `hashing`, `finishing`; `waiting`, where a
+    cluster has no workers for now; or what a command that reads a backup is at, in one word.
+    workers: who is at work.
     """
 
     files_found: int
@@ -37,6 +46,7 @@ class Progress(NamedTuple):
     actions: int
     elapsed_s: float
     phase: str
+    workers: tuple[WorkerRate, ...] = ()
 
 
 @dataclass

@@ -84,6 +84,12 @@ class Batch:
         self.handle: int | None = None
         self.stored_handles: dict[int, int] = {}
 
+    def encoded(self) -> bytes:
+        """As `message.Results`."""
+        return message.encode(
+            (self.files, self.unchanged, self.specials, self.bytes_read, self.bytes_stored, self.items)
+        )
+
     def inside(self, path: bytes, source: Source) -> None:
         self.path, self.relative, self.source = path, treepath.relative(path), source
         self.is_stored_together = bool(self.relative) and not source.place.respelled

@@ -88,6 +88,11 @@ class Hasher:
 
     def process(self, payload: bytes) -> tuple[bytes, int, int]:
         """A batch's results, encoded, the number of its files and the bytes that were read."""
+        batch = self.work(payload)
+        return batch.encoded(), batch.files, batch.bytes_read
+
+    def work(self, payload: bytes) -> Batch:
+        """A batch with its results."""
         batch, items = Batch(self._setup.report_unchanged), message.decode_items(payload)
         self._ahead.before(items)
         try:
@@ -96,10 +101,7 @@ class Hasher:
         except BackupSideFailed as error:
             batch.items.append((message.FATAL, str(error)))
         self._ahead.after(batch.files)
-        results = (
-            batch.files, batch.unchanged, batch.specials, batch.bytes_read, batch.bytes_stored, batch.items,
-        )  # fmt: skip
-        return message.encode(results), batch.files, batch.bytes_read
+        return batch
 
     @staticmethod
     def given_up(item: list[Any], folder: bytes) -> Any:

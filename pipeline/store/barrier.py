@@ -53,28 +53,45 @@ class Barrier:
         for paths, refused in ((folders, _REFUSED_BY_FOLDERS), (files, ())):
             for path in paths:
                 try:
-                    self._sync(path, os.fsync, refused)
+                    self._sync_if_there(path, os.fsync, refused)
                 except PermissionError:
                     is_closed = True
         if is_closed:
             os.sync()
-        self._sync(_STAGING, calls.fsync, _REFUSED_BY_FOLDERS)  # last: with what the drive still holds
+        # Last: with what the drive still holds.
+        self._sync_if_there(_STAGING, calls.fsync, _REFUSED_BY_FOLDERS)
 
-    def _sync(self, path: bytes, sync: Callable[[int], None], refused: Collection[int]) -> None:
+    def _sync_if_there(self, path: bytes, sync: Callable[[int], None], refused: Collection[int]) -> None:
         folder, name = split(path)
         try:
-            handle = calls.open(name or b".", READ_FLAGS, dir_fd=self._folders.at(folder))
+            _sync(self._folders.at(folder), name, sync, refused)
         except OSError as error:
-            if error.errno in _NOT_THERE:
-                return
-            raise
-        try:
-            sync(handle)
-        except OSError as error:
-            if error.errno not in refused:
+            if error.errno not in _NOT_THERE:
                 raise
-        finally:
-            os.close(handle)
+
+
+def _sync(
+    folder: int, name: bytes, sync: Callable[[int], None], refused: Collection[int] = frozenset()
+) -> None:
+    """name: of a file or folder, empty for the folder itself."""
+    handle = calls.open(name or b".", READ_FLAGS, dir_fd=folder)
+    try:
+        sync(handle)
+    except OSError as error:
+        if error.errno not in refused:
+            raise
+    finally:
+        os.close(handle)
+
+
+def make_staged_durable(staging: int, names: Iterable[bytes]) -> None:
+    """The same of files in `staging/`, for who has written them on another machine: what this kernel holds,
+    no barrier there can reach. staging: the folder's handle. Raises OSError."""
+    if system.sync_file_system(staging):
+        return
+    for name in names:
+        _sync(staging, name, os.fsync)
+    _sync(staging, b"", calls.fsync, _REFUSED_BY_FOLDERS)  # last: with what the drive still holds
 
 
 def _relied_on(coming: Iterable[Operation], done: Iterable[Operation]) -> tuple[list[bytes], list[bytes]]:

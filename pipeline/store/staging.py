@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from pipeline.model.record import Kind, Stat, same_time, signed64
@@ -190,5 +191,7 @@ class Staging:
             if is_folder:
                 folders.append(name)
             elif name not in needed:
-                calls.unlink(name, dir_fd=self._folder)
+                # A worker elsewhere that nobody waits for any more may take away what it has written itself.
+                with suppress(FileNotFoundError):
+                    calls.unlink(name, dir_fd=self._folder)
         return folders

@@ -58,6 +58,7 @@ def works(progress: Progress, rate: float) -> tuple[Work, Work, Work]:
     files_total = None if progress.files_total is None else max(progress.files_total, progress.files_done)
     of_bytes = "" if total is None else f" of {size_text(total)}"
     hashed = f"{size_text(progress.bytes_done)}{of_bytes}, {size_text(rate)}/s{_left(progress, total, rate)}"
+    hashed += _workers_text(progress)
     of_files = "" if files_total is None else f" of {files_total:,}"
     committed = f"{progress.files_done:,}{of_files} files done, {amount(progress.actions, 'action')} so far"
     return (
@@ -71,6 +72,19 @@ def progress_line(progress: Progress, rate: float) -> str:
     """All of it on one line, for where no bars can be drawn."""
     details = "; ".join(work.detail for work in works(progress, rate))
     return f"{progress.phase}: {details}; {duration_text(progress.elapsed_s)} so far"
+
+
+def _workers_text(progress: Progress) -> str:
+    """How many there are; where they are several, from the slowest to the fastest."""
+    if progress.phase == "waiting":
+        return ", waiting for workers"
+    if not progress.workers:
+        return ""
+    rates = sorted(worker.bytes_per_s for worker in progress.workers)
+    text = f", {amount(len(rates), 'worker')}"
+    if len(rates) < 2 or rates[-1] <= 0:
+        return text
+    return f"{text} ({size_text(rates[0])}/s to {size_text(rates[-1])}/s)"
 
 
 def _left(progress: Progress, total: int | None, rate: float) -> str:

@@ -80,7 +80,12 @@ class JsonLines:
 
 
 def status_line(progress: Progress) -> dict[str, Any]:
-    return {"type": "status", **progress._asdict(), "elapsed_s": round(progress.elapsed_s, 3)}
+    workers = [
+        {"name": one.name, "files_per_s": round(one.files_per_s, 1), "bytes_per_s": round(one.bytes_per_s)}
+        for one in progress.workers
+    ]
+    elapsed_s = round(progress.elapsed_s, 3)
+    return {"type": "status", **progress._asdict(), "elapsed_s": elapsed_s, "workers": workers}
 
 
 def action_line(action: str, path: bytes, reason: str, stored_at: bytes | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import BACKING_UP, ForkServer, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 from pipeline.stages.hasher import Hasher
 from pipeline.stages.scanner import Scanner
 from pipeline.stages.setup import HashSetup, ScanSetup, SourceRoot
@@ -148,9 +149,8 @@ def _measure(
     files = size_bytes = 0
     began_s = first_s = time.monotonic()
     first: Results | None = None
-    with Line(
-        server, Station(Scanner, scan), Station(Hasher, hashing), Size(step.workers, step.workers)
-    ) as line:
+    hands = Local(server, Station(Hasher, hashing), Size(step.workers, step.workers))
+    with Line(server, Station(Scanner, scan), hands) as line:
         for results in line.results():
             if results is not None and first is not None:
                 files, size_bytes = files + results.files, size_bytes + results.bytes_read

@@ -30,6 +30,7 @@ from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import REBUILDING, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 from pipeline.stages.setup import TreeSetup
 from pipeline.stages.stored_tree import TreeReader, TreeWalk
 from pipeline.store import calls, extended
@@ -66,8 +67,8 @@ def rebuild(config: Config, monitor: ReadMonitor, stop: Callable[[], bool], dry_
         rebuilding = _Rebuilding(config, tree, state, monitor, began_s)
         run = rebuilding.begin(started_ns)
         setup = TreeSetup(os.fspath(tree.root), config.hash_algorithm)
-        workers = Size.of(config.workers.count)
-        with Line(server, Station(TreeWalk, setup), Station(TreeReader, setup), workers) as line:
+        hands = Local(server, Station(TreeReader, setup), Size.of(config.workers.count))
+        with Line(server, Station(TreeWalk, setup), hands) as line:
             for results in line.results():
                 if results is not None:
                     rebuilding.take(results.items, results.bytes_read)

@@ -27,6 +27,7 @@ from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import RESTORING, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 from pipeline.stages import digest
 from pipeline.stages.descriptions import Descriptions, NotKnown
 from pipeline.stages.lister import Lister
@@ -73,12 +74,10 @@ def restore(config: Config, request: Request, monitor: ReadMonitor, stop: Callab
             refuse_unknown(opened, run, parts)
         coming = expected(opened, run, parts) if not rows else (len(rows), 0)
         listing = ListSetup(str(opened.state_path), frozenset(opened.places), run, parts, rows)
-        workers = Size.of(config.workers.count)
         with ExitStack() as cleanup:
             setup = _setup(opened, request, monitor, cleanup)
-            line = cleanup.enter_context(
-                Line(server, Station(Lister, listing), Station(Restorer, setup), workers)
-            )
+            hands = Local(server, Station(Restorer, setup), Size.of(config.workers.count))
+            line = cleanup.enter_context(Line(server, Station(Lister, listing), hands))
             restoring = _Restoring(setup, monitor, coming, parts == (b"",), began_s)
             # In the latest state, a run that is at work or was cut may have left folders half done.
             last = past.runs(opened.state)[-1:]

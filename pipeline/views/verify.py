@@ -29,6 +29,7 @@ from pipeline.pool.children import Station
 from pipeline.pool.crew import Size
 from pipeline.pool.forkserver import VERIFYING, ForkServer, start_fork_server
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 from pipeline.stages.foreign import ForeignWalk
 from pipeline.stages.lister import StoredLister
 from pipeline.stages.setup import StoredSetup, VerifySetup
@@ -119,7 +120,7 @@ class _Verifying:
             (Station(ForeignWalk, setup), self._take_foreign, at_most_s / 2, "foreign files may be left"),
             (Station(StoredLister, listing), self._take_stored, at_most_s, "the next call goes on from here"),
         ):
-            with Line(server, walker, Station(Verifier, setup), workers) as line:
+            with Line(server, walker, Local(server, Station(Verifier, setup), workers)) as line:
                 ending = self._follow(line, take, limit_s)
             if ending == "stopped":
                 break

@@ -24,7 +24,9 @@ from stopped import CONTENTS, give_history
 
 SHORT_SILENCE = """
 from pipeline.pool.line import Line
+from pipeline.pool.local import Local
 Line.__init__.__defaults__ = (1.0,)
+Local.__init__.__defaults__ = (None, 1.0)
 from pipeline.ui.cli import main
 main()
 """
@@ -101,7 +103,7 @@ def test_files_that_kill_whoever_reads_them(tmp_path: Path) -> None:
 def test_too_many_files_that_kill(tmp_path: Path) -> None:
     """Where every worker dies at once and always, the run ends: exit 1 and why; the next one completes.
 
-    Guard: `DEATHS_IN_A_ROW` in `Line._worker_ended`.
+    Guard: `DEATHS_IN_A_ROW` in `Local._worker_ended`.
     """
     backup = Backup(tmp_path / "it")
     give_history(backup)
@@ -123,7 +125,7 @@ def test_workers_that_are_reading(tmp_path: Path, what: str, who: str) -> None:
     """Workers that are killed, or stand still for too long, in the middle of a file: it is read by another
     one, the run ends well and nothing is stored twice.
 
-    Guard: `Line._worker_ended` gives out again what the dead one was at; `Line._look_for_silence` ends one
+    Guard: `Local._worker_ended` gives out again what the dead one was at; `Local._look_for_silence` ends one
     that stands still.
     """
     backup = with_slow_files(tmp_path / "it")
@@ -149,7 +151,7 @@ def test_an_idle_worker(tmp_path: Path, what: signal.Signals) -> None:
     """A worker that has nothing to do is killed, or stopped: the run doesn't wait for it, and it is gone
     with the run.
 
-    Guard: `Line.close` kills every child; `Line._worker_ended` makes do with one that had nothing.
+    Guard: `Line.close` kills every child; `Local._worker_ended` makes do with one that had nothing.
     """
     backup = with_slow_files(tmp_path / "it")
     (backup.source / "slow2").unlink()
@@ -197,7 +199,7 @@ def test_workers_killed_while_they_send(tmp_path: Path) -> None:
     """Workers that die with half of their results in the pipe: what is cut off is never taken for an answer;
     each file is stored once.
 
-    Guard: `Inbox._frames` gives complete frames only; `Line._worker_ended` gives the rest out again.
+    Guard: `Inbox._frames` gives complete frames only; `Local._worker_ended` gives the rest out again.
     """
     backup = files_of_long_names(tmp_path / "it")
     with with_full_pipes(backup) as (run, sending):

@@ -1,0 +1,351 @@
+"""The client of a cluster, in a thread and an event loop of its own: what only `distributed` can do is here.
+
+In: batches by their keys. Out: what there is to say, to `say`, from the thread. Guarantees: each worker is
+asked for its proof before it gets anything, also one that comes later, and again when it is another process;
+what a process without one has answered is thrown away. A worker of the first hour that can't be used ends the
+run; one that comes later is told of once, and gets nothing while others are there. Ends with a
+StationError where the scheduler can't be reached or is lost; nothing is printed by `distributed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distributed import Client, Future
+from distributed.scheduler import KilledWorker
+
+import pipeline
+from pipeline.model.errors import PipelineError, Problem, Severity, StationError
+from pipeline.pool.remote import DONE, FAILED, TOPIC, by_value
+from pipeline.stages.proof import Reply
+
+CONNECT_S = 10.0
+PROOF_S = 60.0
+FORGET_S = 5.0
+LOOK_S = 0.5
+PATIENCE_S = 30.0
+"""With a scheduler that has much to do."""
+_TASK = "backup-batch"
+_TALKATIVE = ("distributed", "dask", "tornado", "bokeh", "asyncio")
+_LOST = "Nothing that was committed is lost. Start the cluster again, then run again: it goes on from there."
+_MEND = "Mend it, or take this worker out of the cluster, then run again."
+
+
+class RunElsewhere(NamedTuple):
+    """What the workers are told first, in this order. token: names the run. place: its backup. setup: a
+    `RemoteSetup`, pickled."""
+
+    token: str
+    place: str
+    setup: bytes
+
+
+class Answer(NamedTuple):
+    key: str
+    name: str
+    payload: bytes
+    files: int
+    size_bytes: int
+
+
+class Killed(NamedTuple):
+    """Too many workers died while they had it."""
+
+    key: str
+
+
+class Sign(NamedTuple):
+    """Of life, of whoever is at that batch. size_bytes: read since the last one."""
+
+    key: str
+    name: str
+    size_bytes: int
+
+
+class Crowd(NamedTuple):
+    """The workers that can be used, and their threads together."""
+
+    threads: int
+    names: tuple[str, ...]
+
+
+Said = Answer | Killed | Sign | Crowd | Problem | PipelineError
+
+
+class ClusterClient:
+    """refusal: asked, in any thread, why a reply proves nothing."""
+
+    def __init__(
+        self,
+        address: str,
+        run: RunElsewhere,
+        refusal: Callable[[Reply], str | None],
+        say: Callable[[Said], None],
+    ) -> None:
+        self._address = address
+        self._run = run
+        self._refusal_of = refusal
+        self._say = say
+        self._call, self._call_aside = by_value()
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._client: Client
+        self._following: set[asyncio.Task[None]] = set()
+        self._threads: dict[str, int] = {}
+        self._asked: dict[str, asyncio.Future[str | None]] = {}  # by address: who has proved itself there
+        self._proved: set[str] = set()
+        self._refused: set[str] = set()
+        self._crowd = Crowd(0, ())
+        self._is_first_hour = True
+
+    # -- called by the line's thread ----------------------------------------------------------------------
+
+    def submit(self, key: str, payload: bytes) -> None:
+        with suppress(RuntimeError):  # it has ended by itself, and has said why
+            self._loop.call_soon_threadsafe(self._begin, key, payload)
+
+    def stop(self) -> None:
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    # -- the thread ---------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        _be_quiet()
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._work())
+        except PipelineError as error:
+            self._say(error)
+        except Exception:
+            self._say(StationError(f"the client of the cluster failed:\n{traceback.format_exc()}"))
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    async def _work(self) -> None:
+        """Until it is stopped, whatever it is waiting for."""
+        serving = self._loop.create_task(self._serve())
+        stopping = self._loop.create_task(self._stopping.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not serving.done():
+            serving.cancel()
+            await asyncio.wait({serving})
+        if not serving.cancelled():
+            serving.result()
+
+    async def _serve(self) -> None:
+        self._client = await self._connected()
+        try:
+            self._client.subscribe_topic(TOPIC, self._hear)
+            while True:
+                await self._look()
+                await asyncio.sleep(LOOK_S)
+        finally:
+            await self._leave()
+
+    async def _connected(self) -> Client:
+        where: dict[str, Any] = {"address": self._address}
+        if "://" not in self._address:
+            if not await asyncio.to_thread(Path(self._address).is_file):
+                raise StationError(
+                    f"there is no scheduler file {self._address}",
+                    "Start the scheduler with --scheduler-file, or mend workers.address.",
+                )
+            where = {"scheduler_file": self._address}
+        try:
+            client = Client(**where, asynchronous=True, set_as_default=False, timeout=CONNECT_S)
+            return await asyncio.wait_for(client, 2 * CONNECT_S)
+        except (OSError, ValueError, ImportError, TypeError, RuntimeError) as error:  # as Dask tells of TLS
+            raise StationError(
+                f"the scheduler at {self._address} can't be reached: {error}",
+                "Is it running, and is workers.address right?",
+            ) from error
+
+    async def _leave(self) -> None:
+        waiting: list[asyncio.Future[Any]] = [*self._following, *self._asked.values()]
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        if self._client.status == "running":
+            with suppress(OSError, TimeoutError):
+                forgetting = self._aside("forget", self._run.token)
+                await asyncio.wait_for(forgetting, FORGET_S)
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self._client.close(), FORGET_S)
+
+    # -- the workers --------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Who has come and who has gone."""
+        try:
+            self._threads = dict(await asyncio.wait_for(self._client.nthreads(), PATIENCE_S))
+        except (OSError, TimeoutError) as error:
+            raise self._lost() from error
+        if self._client.status != "running":
+            raise self._lost()
+        for gone in self._asked.keys() - self._threads.keys():
+            self._asked.pop(gone).cancel()
+        new = [address for address in self._threads if address not in self._asked]
+        for address in new:
+            self._ask(address)
+        if self._is_first_hour and new:
+            await asyncio.gather(*(self._asked[address] for address in new))
+        self._tell_crowd()
+        self._is_first_hour = not self._crowd.names and self._is_first_hour
+
+    def _tell_crowd(self) -> None:
+        good = [address for address in self._threads if self._has_proved(address)]
+        crowd = Crowd(sum(self._threads[address] for address in good), tuple(map(_short, good)))
+        if crowd != self._crowd:
+            self._crowd = crowd
+            self._say(crowd)
+
+    def _has_proved(self, address: str) -> bool:
+        asked = self._asked.get(address)
+        return asked is not None and asked.done() and not asked.cancelled() and asked.result() is not None
+
+    def _ask(self, address: str) -> asyncio.Future[str | None]:
+        asked = self._asked[address] = self._loop.create_task(self._prove(address))
+        return asked
+
+    async def _prove(self, address: str) -> str | None:
+        """Who has proved itself there; None for a worker that can't be used."""
+        refusal = await self._refusal(address)
+        if isinstance(refusal, Reply):
+            self._proved.add(refusal.who)
+            return refusal.who
+        if address in await self._client.nthreads():  # else it has gone meanwhile
+            self._refuse(address, refusal)
+        return None
+
+    async def _refusal(self, address: str) -> Reply | str:
+        asking = self._aside("prepare", *self._run, workers=[address])
+        try:
+            found = (await asyncio.wait_for(asking, PROOF_S)).get(address)
+        except TimeoutError:
+            return f"it has given no answer for {PROOF_S:.0f} s"
+        except OSError as error:
+            return f"it can't be reached: {error}"
+        if not isinstance(found, tuple):
+            return f"it can't answer: {found!r}"
+        if found[0] != DONE:
+            return str(found[-1])
+        reply: Reply = pickle.loads(found[-1])
+        if reply.who in self._proved:
+            return reply
+        return await asyncio.to_thread(self._refusal_of, reply) or reply
+
+    def _refuse(self, address: str, cause: str) -> None:
+        if self._is_first_hour:
+            raise StationError(f"the worker {address} can't be used: {cause}", _MEND)
+        if address not in self._refused:
+            self._refused.add(address)
+            self._say(Problem(Severity.WARNING, None, f"the worker {address} can't be used: {cause}"))
+
+    def _aside(self, function: str, *arguments: object, workers: Iterable[str] | None = None) -> Any:
+        return self._client.run(
+            self._call_aside,
+            pipeline.__version__,
+            function,
+            *arguments,
+            workers=None if workers is None else list(workers),
+            on_error="return",
+        )
+
+    # -- the batches --------------------------------------------------------------------------------------
+
+    def _begin(self, key: str, payload: bytes) -> None:
+        task = self._loop.create_task(self._follow(key, payload))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _follow(self, key: str, payload: bytes) -> None:
+        try:
+            attempt = 0
+            while (answer := await self._attempt(key, f"{key}-{attempt}", payload)) is None:
+                attempt += 1
+            self._say(answer)
+        except KilledWorker:
+            self._say(Killed(key))
+        except PipelineError as error:
+            self._say(error)
+        except CancelledError:
+            self._say(self._lost())
+        except Exception as error:
+            self._say(StationError(f"a batch could not be given to the cluster: {error}", _MEND))
+
+    async def _attempt(self, key: str, task: str, payload: bytes) -> Answer | None:
+        """None where nobody who can be used has answered."""
+        good = [address for address in self._threads if self._has_proved(address)]
+        among: dict[str, Any] = {}
+        if good and (self._refused or len(good) < len(self._threads)):  # the others where none is left
+            among = {"workers": good, "allow_other_workers": True}
+        future: Future[tuple[Any, ...]] = self._client.submit(
+            self._call,
+            pipeline.__version__,
+            "hash_batch",
+            *self._run,
+            key,
+            payload,
+            key=f"{_TASK}-{self._run.token}-{task}",
+            pure=False,
+            **among,
+        )
+        what, address, *rest = await future
+        if what == DONE:
+            who, results, files, size_bytes = rest
+            if who in self._proved or await self._ask_again(address) == who:
+                return Answer(key, _short(address), results, files, size_bytes)
+        elif what == FAILED:
+            raise StationError(f"the worker {address}: {rest[0]}", rest[1])
+        else:
+            self._exclude(address, rest[0])
+        await asyncio.sleep(LOOK_S)  # there may be nobody else for now
+        return None
+
+    async def _ask_again(self, address: str) -> str | None:
+        """Another process than the one that was asked, or one that came a moment ago."""
+        asked = self._asked.get(address)
+        if asked is None or asked.done():
+            asked = self._ask(address)
+        await asyncio.wait({asked})  # it is cancelled where the worker has gone
+        return None if asked.cancelled() else asked.result()
+
+    def _exclude(self, address: str, cause: str) -> None:
+        nobody = self._asked[address] = self._loop.create_future()
+        nobody.set_result(None)
+        self._refuse(address, cause)
+        self._tell_crowd()
+
+    def _hear(self, event: tuple[Any, dict[str, Any]]) -> None:
+        said = event[1]
+        if said.get("token") == self._run.token:
+            self._say(Sign(said["key"], _short(said["address"]), said["size_bytes"]))
+
+    def _lost(self) -> StationError:
+        return StationError(f"the scheduler at {self._address} is lost, or has dropped this run", _LOST)
+
+
+def _short(address: str) -> str:
+    return address.partition("://")[2] or address
+
+
+def _be_quiet() -> None:
+    """What `distributed` would print is for whoever runs the cluster; what matters of it is told by us."""
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _TALKATIVE]
+    for logger in map(logging.getLogger, (*_TALKATIVE, *names)):
+        kept = [handler for handler in logger.handlers if type(handler) is not logging.StreamHandler]
+        logger.handlers[:] = [*kept, logging.NullHandler()]  # without any, it would be printed after all
+        logger.propagate = False
+    warnings.filterwarnings("ignore", module="distributed")
