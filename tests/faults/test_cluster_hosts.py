@@ -1,5 +1,5 @@
-"""A cluster of several hosts, and the network between them: what is cut off is lost to the run, and the run is
-right without it, or ends in words (promises 1, 5, 7).
+"""A cluster of several hosts, and the network between them: who is cut off is lost to the run, which is right
+without it, or ends in words (promises 1, 5, 7).
 
 The hosts are network namespaces of this machine that share its file systems. Cutting one off takes its end of
 the cable away: nobody is told, and packets go nowhere, as with a switch that has failed.
@@ -18,7 +18,6 @@ from cluster import Cluster
 from doctored import Gate, doctored
 from faults.images import need
 from faults.test_cluster_faults import soon, staged, started, with_slow_files
-from harness import Backup
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="only root can make hosts")]
 
