@@ -54,14 +54,23 @@ class Member:
 
 
 class Cluster:
-    """One scheduler; workers are started one by one, or several at once."""
+    """One scheduler; workers are started one by one, or several at once. host, under: where the scheduler
+    listens, and words before its own. variables: of all members."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(
+        self,
+        base: Path,
+        host: str = "127.0.0.1",
+        under: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._base = base
         base.mkdir(parents=True, exist_ok=True)
         self.file = base / "scheduler.json"
         self.members: list[Member] = []
-        self.scheduler = self._start("scheduler", "dask_scheduler", ["--host", "127.0.0.1", "--port", "0"])
+        self._variables = {**_QUICK, **(variables or {})}
+        options = ["--host", host, "--port", "0"]
+        self.scheduler = self._start("scheduler", "dask_scheduler", options, under=under)
         assert wait_until(self._has_scheduler), self.scheduler.log.read_text()
 
     def _has_scheduler(self) -> bool:
@@ -105,7 +114,7 @@ class Cluster:
         words += ["--scheduler-file", str(self.file), *options]
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*under, *words], cwd=self._base, env=environment({**_QUICK, **(variables or {})}),
+                [*under, *words], cwd=self._base, env=environment({**self._variables, **(variables or {})}),
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
         self.members.append(Member(process, log))

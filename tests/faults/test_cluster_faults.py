@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,8 +36,10 @@ def frail(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @contextmanager
-def started(backup: Backup, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = backup.start("run", *arguments)
+def started(
+    backup: Backup, *arguments: str, variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    process = backup.start("run", *arguments, variables=variables)
     try:
         yield process
     finally:
