@@ -165,7 +165,16 @@ def test_names_that_are_one(name: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("README", "readme"), ("caf\u00e9", "CAFE\u0301"), ("\u00c5", "\u212b")]
+    ("one", "other"),
+    [
+        ("README", "readme"),
+        ("caf\u00e9", "CAFE\u0301"),
+        ("\u00c5", "\u212b"),
+        ("stra\u00dfe", "STRASSE"),
+        ("\u03c3\u03bf\u03c6\u03cc\u03c2", "\u03a3\u039f\u03a6\u038c\u03a3"),
+        ("\u2764\ufe0f", "\u2764"),
+        ("soft\u00adly", "softly"),
+    ],
 )
 def test_names_that_meet(one: str, other: str) -> None:
     assert folded(one.encode()) == folded(other.encode())
