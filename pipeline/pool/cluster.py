@@ -136,9 +136,6 @@ class Cluster:
         self._client.submit(key, frame.payload)
         return True
 
-    def have_given(self) -> None:
-        """Nothing is held back here."""
-
     def look_after(self, now_s: float, stood_still: bool) -> None:
         if self._sign_s is None or stood_still or not (self._given or self._desk.has_work):
             self._sign_s = now_s
