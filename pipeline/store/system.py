@@ -25,6 +25,8 @@ if _renameat2 is not None:  # told once instead of guessed at each call
 _RENAME_NOREPLACE = 1  # linux/fs.h
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+REFUSED_BY_FOLDERS = (errno.EINVAL, errno.ENOTSUP)
+"""What a sync of them gives on some file systems, which write names at once, or never promise to."""
 
 
 def syncs_at_once() -> bool:
@@ -64,6 +66,9 @@ def sync_names(folders: Iterable[Path]) -> None:
             continue
         try:
             calls.fsync(handle)
+        except OSError as error:
+            if error.errno not in REFUSED_BY_FOLDERS:
+                raise
         finally:
             os.close(handle)
 
