@@ -50,6 +50,14 @@ def is_begun(components: Sequence[bytes]) -> bool:
     return spell(_spelled_by(components) + b"A") == b"/".join(components) + b"/%41"
 
 
+def ends_within(path: bytes) -> bool:
+    """Whether a path ends amid a long spelling, with a folder that stands for no name."""
+    if not path.endswith(_GOES_ON):
+        return False
+    components = path.split(b"/")
+    return any(is_begun(components[at:]) for at in range(len(components)))
+
+
 def _spelled_by(components: Sequence[bytes]) -> bytes:
     text = b"".join(piece.removesuffix(_GOES_ON) for piece in components)
     return _NUMBERED.sub(lambda found: bytes((int(found[1], 16),)), text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,18 @@ def test_what_cant_be_held(tmp_path: Path) -> None:
     assert at["docs/ONE"] == "_duplicates/%4f%4e%45" and at["docs/SUB/new"] == "%53%55%42/new"
     assert at["docs/v/V1.bak"] == "_deleted/v/%561.bak"
     assert (backup.root / "versions/%61/v1.bak").read_text() == "lower\n"
+
+
+def test_a_long_spelling_leaves_no_folder_behind(tmp_path: Path) -> None:
+    """What takes more than one component goes as a whole: nothing of it stands in the way of what comes."""
+    backup = Backup(tmp_path / "one")
+    backup.program = [sys.executable, "-c", AS_EXFAT]
+    backup.write({"sub": {LONG: {"f": "1\n"}, f"{LONG}, too": "2\n", "%": "3\n"}})
+    backup.run()
+    shutil.rmtree(backup.source / "sub")
+    backup.write({"sub": "a file by now\n"})
+    backup.run()
+    assert stored(backup) == {"sub": "sub"}
 
 
 def test_a_dry_run_says_where_it_will_lie(tmp_path: Path) -> None:
