@@ -69,6 +69,8 @@ class Dask:
         worker = self.workers[address]
         if worker.proof == "elsewhere":
             return remote.REFUSED, address, "another disk"
+        if worker.proof == "fails":
+            return remote.FAILED, address, "a disk is gone", "Is it mounted?"
         return remote.DONE, address, worker.who, b"payload", 1, 2
 
     async def close(self) -> None:
@@ -102,7 +104,7 @@ def told_by(
             return "its answer was taken away"
         accepted.add(reply.who)
         now = {worker.who: worker.proof for worker in dask.workers.values()}
-        return None if {**by_who, **now}[reply.who] in ("right", "elsewhere") else "no proof"
+        return None if {**by_who, **now}[reply.who] in ("right", "elsewhere", "fails") else "no proof"
 
     made = client.ClusterClient("tcp://host:1", client.RunElsewhere("t", "p", b""), refusal, say)
     thread = threading.Thread(target=made.run, daemon=True)
@@ -169,6 +171,12 @@ def test_who_can_not_see_a_batch_leaves_it_to_others(monkeypatch: pytest.MonkeyP
     assert said[-1] == ANSWER and dask.among == [None, ["a"]]
     assert any(isinstance(one, Problem) and "another disk" in one.cause for one in said)
     assert Crowd(1, ("a",)) in said
+
+
+def test_what_fails_on_a_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its address, and the advice of the error itself."""
+    said, _ = told_by(monkeypatch, {"a": Worker("1", "fails")}, ["a"])
+    assert str(said[-1]) == "the worker a: a disk is gone\nIs it mounted?"
 
 
 def test_a_batch_that_has_killed_too_many_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def reply_to(question: Question) -> Reply:
     try:
         seen = tuple(look(folder.path, question.nonce) for folder in question.folders)
     except OSError as error:
-        return Reply(who, refusal=f"{treepath.escaped(error.filename)}: {error.strerror}")
+        return Reply(who, refusal=in_words(error))
     if question.secret is None or question.backup_root is None:
         return Reply(who, seen)
     try:
@@ -147,7 +147,7 @@ def reply_to(question: Question) -> Reply:
 
 
 def look(path: bytes, nonce: bytes) -> Seen:
-    """Raises OSError, with the path as its file name."""
+    """Raises OSError."""
     handle = calls.open(path, FOLDER_FLAGS)
     try:
         found, new_hasher = calls.fstat(handle), digest.hasher("blake3")
@@ -157,6 +157,12 @@ def look(path: bytes, nonce: bytes) -> Seen:
     finally:
         calls.close(handle)
     return Seen(found.st_ino, found.st_mode, tuple(marks))
+
+
+def in_words(error: OSError) -> str:
+    """With the file, where it is known; a handle is none."""
+    name, cause = error.filename, error.strerror or str(error)
+    return f"{treepath.escaped(os.fsencode(name))}: {cause}" if isinstance(name, str | bytes) else cause
 
 
 def devices_here(question: Question) -> dict[int, int]:
