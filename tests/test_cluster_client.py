@@ -64,6 +64,8 @@ class Dask:
     async def submit(self, *words: Any, **how: Any) -> tuple[Any, ...]:
         self.among.append(how.get("workers"))
         address = self.plan.pop(0)
+        if address == "never":
+            await asyncio.sleep(3600)
         if address == "deadly":
             raise KilledWorker("task", None, 1)
         worker = self.workers[address]
@@ -72,6 +74,9 @@ class Dask:
         if worker.proof == "fails":
             return remote.FAILED, address, "a disk is gone", "Is it mounted?"
         return remote.DONE, address, worker.who, b"payload", 1, 2
+
+    async def processing(self) -> dict[str, tuple[str, ...]]:
+        return {"a": ("another's",), "b": ("backup-batch-t-0-1-0",)}
 
     async def close(self) -> None:
         self.status = "closed"
@@ -82,6 +87,7 @@ def told_by(
     workers: dict[str, Worker],
     plan: list[str],
     then: Callable[[list[Said]], object] = lambda said: None,
+    gives_up: bool = False,
 ) -> tuple[list[Said], Dask]:
     """What a client says of one batch, to its answer or its error. then: before the batch is given."""
     dask, said = Dask(workers, plan), []
@@ -112,6 +118,8 @@ def told_by(
     assert is_there.wait(10)
     then(said)
     made.submit("0-1", b"batch")
+    if gives_up:
+        made.give_up("no answer")
     assert is_over.wait(10)
     made.stop()
     thread.join(10)
@@ -177,6 +185,12 @@ def test_what_fails_on_a_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) ->
     """With its address, and the advice of the error itself."""
     said, _ = told_by(monkeypatch, {"a": Worker("1", "fails")}, ["a"])
     assert str(said[-1]) == "the worker a: a disk is gone\nIs it mounted?"
+
+
+def test_who_has_what_is_not_answered_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that doesn't answer on one machine holds up the whole run; that machine has to be known."""
+    said, _ = told_by(monkeypatch, {"a": Worker("1")}, ["never"], gives_up=True)
+    assert str(said[-1]) == "no answer: it is with b\nDoes a disk or a network share not answer there?"
 
 
 def test_a_batch_that_has_killed_too_many_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -355,6 +355,10 @@ class Client:
     def __init__(self, address: str, run: object, refusal: object, say: Callable[[Said], None]) -> None:
         self.say = say
         self.keys: list[str] = []
+        self.given_up: list[str] = []
+
+    def give_up(self, cause: str) -> None:
+        self.given_up.append(cause)
 
     def run(self) -> None:
         """Nothing of its own."""
@@ -451,8 +455,11 @@ def test_patience_has_an_end(hands: Callable[..., Hands]) -> None:
     it.say(Sign("0-1", "b", 3), Sign("of another run", "b", 3))
     assert it.cluster.bytes_in_progress == 3, "another worker has begun it anew"
     it.cluster.look_after(116.0, False)
-    with pytest.raises(StationError, match="has answered nothing for 21 s"):
-        it.cluster.look_after(137.0, False)
+    for now_s in (137.0, 138.0):
+        it.cluster.look_after(now_s, False)
+    assert it.client.given_up == ["the cluster at tcp://host:1 has answered nothing for 21 s"]
+    with pytest.raises(StationError, match="doesn't answer"):
+        it.cluster.look_after(137.0 + cluster._CLOSING_S, False)
 
 
 def test_what_ends_the_run_is_raised_in_the_lines_thread(hands: Callable[..., Hands]) -> None:

@@ -113,6 +113,11 @@ class ClusterClient:
         with suppress(RuntimeError):  # it has ended by itself, and has said why
             self._loop.call_soon_threadsafe(self._begin, key, payload)
 
+    def give_up(self, cause: str) -> None:
+        """Say who has what is not answered, and that it ends the run."""
+        with suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(self._give_up(cause), self._loop)
+
     def stop(self) -> None:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopping.set)
@@ -332,6 +337,17 @@ class ClusterClient:
         said = event[1]
         if said.get("token") == self._run.token:
             self._say(Sign(said["key"], _short(said["address"]), said["size_bytes"]))
+
+    async def _give_up(self, cause: str) -> None:
+        held = "nobody knows where it is"
+        with suppress(OSError, TimeoutError):
+            tasks = await asyncio.wait_for(self._client.processing(), FORGET_S)
+            ours = [address for address, keys in tasks.items() if any(map(self._is_ours, keys))]
+            held = f"it is with {', '.join(ours)}" if ours else "no worker has it"
+        self._say(StationError(f"{cause}: {held}", "Does a disk or a network share not answer there?"))
+
+    def _is_ours(self, key: object) -> bool:
+        return str(key).startswith(f"{_TASK}-{self._run.token}-")
 
     def _lost(self) -> StationError:
         return StationError(f"the scheduler at {self._address} is lost, or has dropped this run", _LOST)
