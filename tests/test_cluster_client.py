@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 from harness import wait_until
 
@@ -56,15 +57,23 @@ class Dask:
         """Nobody tells anything."""
 
     async def nthreads(self) -> dict[str, int]:
+        if "lost" in self.workers:
+            raise CommClosedError
         return dict.fromkeys(self.workers, 1)
 
     async def run(self, _: object, version: str, function: str, *rest: object, **how: Any) -> dict[str, Any]:
+        if any(worker.proof == "gone" for worker in self.workers.values()):
+            self.workers["lost"] = Worker("")
+            raise CommClosedError
         return {address: self.workers[address].answer(function) for address in how["workers"] or self.workers}
 
     async def submit(self, *words: Any, **how: Any) -> tuple[Any, ...]:
         self.among.append(how.get("workers"))
         address = self.plan.pop(0)
-        if address == "never":
+        if address == "they leave":
+            self.workers.pop("a")
+            self.workers["c"] = Worker("3")
+        if address in ("never", "they leave"):
             await asyncio.sleep(3600)
         if address == "deadly":
             raise KilledWorker("task", None, 1)
@@ -110,7 +119,7 @@ def told_by(
             return "its answer was taken away"
         accepted.add(reply.who)
         now = {worker.who: worker.proof for worker in dask.workers.values()}
-        return None if {**by_who, **now}[reply.who] in ("right", "elsewhere", "fails") else "no proof"
+        return None if {**by_who, **now}.get(reply.who) in ("right", "elsewhere", "fails") else "no proof"
 
     made = client.ClusterClient("tcp://host:1", client.RunElsewhere("t", "p", b""), refusal, say)
     thread = threading.Thread(target=made.run, daemon=True)
@@ -136,6 +145,12 @@ def test_a_worker_of_the_first_hour_that_can_not_be_used_ends_the_run(
     said, _ = told_by(monkeypatch, {"a": Worker("1"), "b": Worker("2", "wrong")}, [])
     assert str(said[0]) == f"the worker b can't be used: no proof\n{client._MEND}"
     assert not any(isinstance(one, Crowd) for one in said), "nobody gets anything"
+
+
+def test_a_scheduler_that_is_lost_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the middle of the proofs."""
+    said, _ = told_by(monkeypatch, {"a": Worker("1", "gone")}, [])
+    assert str(said[0]).startswith("the scheduler at tcp://host:1 is lost")
 
 
 def test_no_result_counts_without_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +194,14 @@ def test_who_can_not_see_a_batch_leaves_it_to_others(monkeypatch: pytest.MonkeyP
     assert said[-1] == ANSWER and dask.among == [None, ["a"]]
     assert any(isinstance(one, Problem) and "another disk" in one.cause for one in said)
     assert Crowd(1, ("a",)) in said
+
+
+def test_what_waits_for_those_who_have_gone_is_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask leaves a task that was for certain workers waiting for them, where nobody was there for a
+    moment."""
+    workers = {"a": Worker("1"), "b": Worker("2", "elsewhere")}
+    said, dask = told_by(monkeypatch, workers, ["b", "they leave", "c"])
+    assert ANSWER._replace(name="c") in said and dask.among[:2] == [None, ["a"]]
 
 
 def test_what_fails_on_a_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,11 +110,17 @@ class Prover:
                 calls.unlink(self.question.secret, dir_fd=self._staging)
 
     def refusal(self, reply: Reply) -> str | None:
-        """Why a reply proves nothing; None where it does. May wait a moment for what is on its way."""
+        """Why a reply proves nothing; None where it does. May wait a moment for what is on its way.
+
+        Raises SourceError where it can't be told here.
+        """
         if reply.refusal is not None:
             return reply.refusal
         for folder, theirs in zip(self.question.folders, reply.seen, strict=True):
-            ours = look(folder.path, self.question.nonce)
+            try:
+                ours = look(folder.path, self.question.nonce)
+            except OSError as error:
+                raise SourceError(in_words(error), "Is its disk still mounted?") from error
             if not ours.is_like(theirs):
                 return f"{treepath.escaped(folder.path)} is another folder there"
         if self._staging is None or self.question.secret is None:
