@@ -4,6 +4,7 @@ the same, bytes that are on the disk before they are told, who is blamed for a l
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import selectors
@@ -47,8 +48,8 @@ class World:
         found = self.source.stat()
         root = SourceRoot(SourcePlace(b"s", True), os.fsencode(self.source), (found.st_dev, found.st_ino))
         self.hashing = HashSetup((root,), "sha256", "content", str(self.root), 1, True, False, False)
-        self._handle = calls.open(self.staging, os.O_RDONLY | calls.O_DIRECTORY)
-        self.prover = Prover(self.hashing, self._handle, enters_mounts=True)
+        self.handle = calls.open(self.staging, os.O_RDONLY | calls.O_DIRECTORY)
+        self.prover = Prover(self.hashing, self.handle, enters_mounts=True)
 
     def setup(self) -> RemoteSetup:
         return RemoteSetup(self.hashing, self.prover.question)
@@ -61,7 +62,7 @@ class World:
     def close(self) -> None:
         self.prover.close()
         assert os.listdir(self.staging) == [], "a proof leaves nothing"
-        calls.close(self._handle)
+        calls.close(self.handle)
 
 
 @pytest.fixture
@@ -352,8 +353,9 @@ class Desk:
 class Client:
     """In the place of a client: what was submitted."""
 
-    def __init__(self, address: str, run: object, refusal: object, say: Callable[[Said], None]) -> None:
+    def __init__(self, address: str, told: Any, refusal: object, say: Callable[[Said], None]) -> None:
         self.say = say
+        self.told = told
         self.keys: list[str] = []
         self.given_up: list[str] = []
 
@@ -371,12 +373,12 @@ class Client:
 
 
 class Hands:
-    """A `Cluster` with such a client, and the line around it."""
+    """A `Cluster` with such a client, and the line around it. staging: None for a dry run."""
 
-    def __init__(self, world: World, **patience: float) -> None:
+    def __init__(self, world: World, staging: int | None = None, **patience: float) -> None:
         self.desk = Desk()
         self.selector = selectors.DefaultSelector()
-        self.cluster = cluster.Cluster("tcp://host:1", world.hashing, None, True, **patience)
+        self.cluster = cluster.Cluster("tcp://host:1", world.hashing, staging, True, **patience)
         self.cluster.start(self.selector, self.desk)
         self.client: Client = self.cluster._client  # type: ignore[assignment]
 
@@ -395,8 +397,8 @@ def hands(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     made: list[Hands] = []
     monkeypatch.setattr(cluster, "ClusterClient", Client)
 
-    def make(**patience: float) -> Hands:
-        made.append(Hands(world, **patience))
+    def make(**how: Any) -> Hands:
+        made.append(Hands(world, **how))
         return made[-1]
 
     yield make
@@ -465,6 +467,36 @@ def test_patience_has_an_end(hands: Callable[..., Hands]) -> None:
 def test_what_ends_the_run_is_raised_in_the_lines_thread(hands: Callable[..., Hands]) -> None:
     with pytest.raises(PipelineError, match="lost"):
         hands().say(StationError("the scheduler is lost"))
+
+
+def test_a_dry_run_stands_beside_all_others(world: World, hands: Callable[..., Hands]) -> None:
+    """A newer run on a backup ends the older one, which was killed: else it would have the lock. Dry runs
+    share theirs."""
+    dry, other, run = hands(), hands(), hands(staging=world.handle)
+    assert run.client.told.place == str(world.root)
+    assert len({one.client.told.place for one in (dry, other, run)}) == 3
+
+
+def test_nothing_is_open_before_it_starts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never starts, or can't for too few handles, leaves no handle and no secret; and that is told."""
+
+    def left() -> tuple[int, list[str]]:
+        return len(os.listdir("/proc/self/fd")), os.listdir(world.staging)
+
+    before = left()
+    made = cluster.Cluster("tcp://host:1", world.hashing, world.handle, True)
+    made.close(is_done=False)
+    assert left() == before
+
+    def fail() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pipe", fail)
+    with selectors.DefaultSelector() as selector:
+        with pytest.raises(StationError, match="Too many open files"):
+            made.start(selector, Desk())
+        made.close(is_done=False)
+    assert left() == before
 
 
 # -- rates ------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.limits import Limits, folded, probe
 
+LONG = "отчёты: прошлый и этот год"
 TREE: Tree = {
     "A": "upper\n",
     "Sub": {"f": "1\n"},
@@ -31,6 +32,7 @@ TREE: Tree = {
     "one": "one\n",
     "sub": {"f": "2\n"},
     "v": {"V1.bak": "not a version\n"},
+    LONG: {"f": "long\n"},
 }
 STORED = {
     "A": "A",
@@ -42,6 +44,8 @@ STORED = {
     "one": "one",
     "sub/f": "%73ub/f",
     "v/V1.bak": "v/%561.bak",
+    f"{LONG}/f": "%d0%be%d1%82%d1%87%d1%91%d1%82%d1%8b%3a %d0%bf%d1%80%d0%be%d"
+    "1%88%d0%bb%d1%8b%d0%b9 %d0%b8 %d1%8d%d1%82%d0%be%d1%82 %d0%b3%d0%be%/%d0%b4/f",
 }
 """Where each file of the tree lies, but for the link, which is refused."""
 AS_EXFAT = """
@@ -161,7 +165,16 @@ def test_names_that_are_one(name: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("README", "readme"), ("caf\u00e9", "CAFE\u0301"), ("\u00c5", "\u212b")]
+    ("one", "other"),
+    [
+        ("README", "readme"),
+        ("caf\u00e9", "CAFE\u0301"),
+        ("\u00c5", "\u212b"),
+        ("stra\u00dfe", "STRASSE"),
+        ("\u03c3\u03bf\u03c6\u03cc\u03c2", "\u03a3\u039f\u03a6\u038c\u03a3"),
+        ("\u2764\ufe0f", "\u2764"),
+        ("soft\u00adly", "softly"),
+    ],
 )
 def test_names_that_meet(one: str, other: str) -> None:
     assert folded(one.encode()) == folded(other.encode())

@@ -39,9 +39,10 @@ def sync_file_system(handle: int) -> bool:
     Since Linux 5.8 it also reports a write that failed after the handle was opened.
     """
     global _syncfs
-    if _syncfs is None:
+    syncfs = _syncfs  # another thread of a cluster's worker may meet a refusal meanwhile
+    if syncfs is None:
         return False
-    if _syncfs(handle) == 0:
+    if syncfs(handle) == 0:
         return True
     code = ctypes.get_errno()
     if code not in _NOT_SUPPORTED:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,10 +54,12 @@ def soon(backup: Backup, process: subprocess.Popen[str]) -> Result:
 
 
 def line_with(run: subprocess.Popen[str], text: str) -> str:
-    """The next line of its output that has the text."""
+    """The next line of its output that has the text; it says something a few times a second."""
     assert run.stdout is not None
+    began_s = time.monotonic()
     while text not in (line := run.stdout.readline()):
         assert line, "it has ended"
+        assert time.monotonic() - began_s < TOO_LONG_S, f"it never said {text}, but {line}"
     return line
 
 
