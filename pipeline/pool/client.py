@@ -185,11 +185,11 @@ class ClusterClient:
         for one in waiting:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+        # Whatever fails in leaving: why the run ends is told already, and workers let go of it by themselves.
         if self._client.status == "running":
-            with suppress(OSError, TimeoutError):
-                forgetting = self._aside("forget", self._run.token)
-                await asyncio.wait_for(forgetting, FORGET_S)
-        with suppress(OSError, TimeoutError):
+            with suppress(Exception):
+                await asyncio.wait_for(self._aside("forget", self._run.token), FORGET_S)
+        with suppress(Exception):
             await asyncio.wait_for(self._client.close(), FORGET_S)
 
     # -- the workers --------------------------------------------------------------------------------------
