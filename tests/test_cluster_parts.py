@@ -10,6 +10,7 @@ import pickle
 import selectors
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -250,6 +251,78 @@ def test_a_run_that_says_nothing_any_more_is_let_go(world: World, monkeypatch: p
     assert wait_until(lambda: "killed" not in remote._runs and not run._free)
 
 
+class Told:
+    """A worker of Dask's as a task sees it."""
+
+    address = "tcp://here:1"
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def log_event(self, topic: str, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    told = Told()
+    monkeypatch.setattr("distributed.get_worker", lambda: told)
+    return told
+
+
+def missing_source(world: World) -> None:
+    world.source.rename(world.source.with_name("away"))
+
+
+def missing_staging(world: World) -> None:
+    world.staging.rename(world.staging.with_name("away"))
+
+
+def broken_payload(world: World) -> None:
+    """Nothing that could be seen on the disk."""
+
+
+@pytest.mark.parametrize(
+    ("what", "cause"),
+    [
+        (missing_source, "has changed since the run began: No such file or directory"),
+        (missing_staging, "staging: No such file or directory"),
+        (broken_payload, "a worker failed:\nTraceback"),
+    ],
+)
+def test_what_ends_a_task_is_told_in_words(
+    world: World, told: Told, what: Callable[[World], None], cause: str
+) -> None:
+    """Exceptions don't travel: known errors as they are, an operating system's with the file, others with
+    their traceback; nothing is open afterwards."""
+    setup = pickle.dumps(world.setup())
+    reply, _ = remote._known(what.__name__, "here", setup)
+    assert world.prover.refusal(reply) is None
+    before = open_handles(world.source)
+    what(world)
+    payload = b"\xc1" if what is broken_payload else BATCH
+    kind, address, said, _ = remote.hash_batch(what.__name__, "here", setup, "1-1", payload)
+    assert (kind, address) == (remote.FAILED, "tcp://here:1") and cause in said, said
+    remote.forget(what.__name__)
+    assert open_handles(world.source) == before
+    for place in (world.source, world.staging):
+        if (away := place.with_name("away")).exists():
+            away.rename(place)
+
+
+def test_signs_of_life_are_few(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in a second at the most, with all that was read since the last one."""
+    now_s = iter((0.0, 0.5, 0.9, 1.1, 1.1, 1.2))
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=lambda: next(now_s)))
+    signs = remote._Signs("token")
+    signs.begin("1-1")
+    for size_bytes in (1, 2, 4):
+        signs.alive(size_bytes)
+    assert told.events == [
+        {"token": "token", "key": "1-1", "address": "tcp://here:1", "size_bytes": 7},
+    ]
+
+
 def test_another_version_is_asked_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     call, _ = remote.by_value()
     told = "it has version 0.1.0 of this package, and this run has 0.2.0"
@@ -284,6 +357,10 @@ class Client:
         self.say = say
         self.told = told
         self.keys: list[str] = []
+        self.given_up: list[str] = []
+
+    def give_up(self, cause: str) -> None:
+        self.given_up.append(cause)
 
     def run(self) -> None:
         """Nothing of its own."""
@@ -380,8 +457,11 @@ def test_patience_has_an_end(hands: Callable[..., Hands]) -> None:
     it.say(Sign("0-1", "b", 3), Sign("of another run", "b", 3))
     assert it.cluster.bytes_in_progress == 3, "another worker has begun it anew"
     it.cluster.look_after(116.0, False)
-    with pytest.raises(StationError, match="has answered nothing for 21 s"):
-        it.cluster.look_after(137.0, False)
+    for now_s in (137.0, 138.0):
+        it.cluster.look_after(now_s, False)
+    assert it.client.given_up == ["the cluster at tcp://host:1 has answered nothing for 21 s"]
+    with pytest.raises(StationError, match="doesn't answer"):
+        it.cluster.look_after(137.0 + cluster._CLOSING_S, False)
 
 
 def test_what_ends_the_run_is_raised_in_the_lines_thread(hands: Callable[..., Hands]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from pipeline.store.limits import Limits, folded, probe
 LONG = "отчёты: прошлый и этот год"
 TREE: Tree = {
     "A": "upper\n",
+    "Icon\r": "of a Mac\n",
     "Sub": {"f": "1\n"},
     "Versions": {"x": "v\n"},
     "a": "lower\n",
@@ -34,9 +36,12 @@ TREE: Tree = {
     "sub": {"f": "2\n"},
     "v": {"V1.bak": "not a version\n"},
     LONG: {"f": "long\n"},
+    "\u03b1\u03c2": "a final sigma\n",
+    "\u03b1\u03c3": "another sigma\n",
 }
 STORED = {
     "A": "A",
+    "Icon\r": "%49con%0d",
     "Sub/f": "Sub/f",
     "Versions/x": "%56ersions/x",
     "a": "%61",
@@ -47,13 +52,15 @@ STORED = {
     "v/V1.bak": "v/%561.bak",
     f"{LONG}/f": "%d0%be%d1%82%d1%87%d1%91%d1%82%d1%8b%3a %d0%bf%d1%80%d0%be%d"
     "1%88%d0%bb%d1%8b%d0%b9 %d0%b8 %d1%8d%d1%82%d0%be%d1%82 %d0%b3%d0%be%/%d0%b4/f",
+    "\u03b1\u03c2": "\u03b1\u03c2",
+    "\u03b1\u03c3": "%ce%b1%cf%83",
 }
 """Where each file of the tree lies, but for the link, which is refused."""
 AS_EXFAT = """
 import sys
 from pipeline import engine
 from pipeline.store.limits import Limits
-engine.probe = lambda staging: Limits(False, False, b'<>:"|?*', b"", True)
+engine.probe = lambda staging: Limits(False, False, b'\\r<>:"|?*', b"", True)
 from pipeline.ui.cli import main
 main()
 """
@@ -160,10 +167,60 @@ def test_a_backup_that_was_copied_there(tmp_path: Path) -> None:
     backup.call("verify")
 
 
+def test_there_and_back(tmp_path: Path) -> None:
+    """What was stored meanwhile, on a disk that tells case, is taken too."""
+    backup = Backup(tmp_path / "one")
+    backup.write({"first": "1\n"})
+    other_program, backup.program = backup.program, [sys.executable, "-c", AS_EXFAT]
+    backup.run()
+    backup.program, exfat = other_program, backup.program
+    backup.write({"meanwhile": "2\n"})
+    backup.run()
+    backup.program = exfat
+    backup.write({"Meanwhile": "3\n"})
+    backup.run()
+    assert stored(backup) == {"first": "first", "meanwhile": "meanwhile", "Meanwhile": "%4deanwhile"}
+
+
+def refuses_control(name: bytes) -> bool:
+    return any(byte < 32 or byte == ord(":") for byte in name) or name.endswith((b".", b" "))
+
+
+CONTROL = bytes(range(1, 32))
+
+
+@pytest.mark.parametrize(
+    ("refuses", "found"),
+    [
+        (refuses_control, Limits(refused=CONTROL + b":", refused_last=b". ")),
+        (lambda name: len(name) > 143, Limits(longest=143)),
+        (lambda name: len(name) > 254, Limits(longest=254)),
+        (lambda name: len(name) > 255 or b"\xff" in name, Limits(only_text=True)),
+    ],
+)
+def test_what_is_refused_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[bytes], bool], found: Limits
+) -> None:
+    """Each control character, and names that are longer than an encrypting file system has them."""
+    there = calls.open
+
+    def picky(path: bytes, *rest: int, **more: int) -> int:
+        if refuses(path):
+            raise FileNotFoundError(errno.ENOENT, "as exfat-fuse says it", path)
+        return there(path, *rest, **more)
+
+    folder = calls.open(tmp_path, FOLDER_FLAGS)
+    monkeypatch.setattr(calls, "open", picky)
+    assert probe(folder) == found
+    assert os.listdir(tmp_path) == []
+    assert found.can_hold(b"a" * found.longest) and not found.can_hold(b"a" * (found.longest + 1))
+    calls.close(folder)
+
+
 def test_nothing_is_missing_here(tmp_path: Path) -> None:
     """The file systems of Linux hold everything, and nothing is left of the look."""
     folder = calls.open(tmp_path, FOLDER_FLAGS)
-    for leftover in (b"probe", b"probe "):  # of a run that was cut
+    for leftover in ("prob\u00e9".encode(), b"probe "):  # of a run that was cut
         os.close(calls.open(leftover, os.O_CREAT | os.O_WRONLY, dir_fd=folder))
     assert probe(folder) == Limits()
     assert os.listdir(tmp_path) == []
@@ -187,6 +244,8 @@ def test_names_that_are_one(name: bytes) -> None:
         ("\u03c3\u03bf\u03c6\u03cc\u03c2", "\u03a3\u039f\u03a6\u038c\u03a3"),
         ("\u2764\ufe0f", "\u2764"),
         ("soft\u00adly", "softly"),
+        ("\u03b1\u03c2", "\u03b1\u03c3"),
+        ("\u0391\u03a3", "\u03b1\u03c3"),
     ],
 )
 def test_names_that_meet(one: str, other: str) -> None:

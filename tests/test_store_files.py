@@ -6,6 +6,7 @@ The cases of `Place` are those numbered in `store/files.py`.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from stores import OWNER, Store, hash_of, place
 
 from pipeline.model.record import Stat
+from pipeline.store import calls, system
 from pipeline.store.operation import (
     Describe,
     Identity,
@@ -222,6 +224,28 @@ def test_a_name_of_255_bytes_goes_to_quarantine_too(store: Store) -> None:
     store.apply(place(name, store.stage("s")))
     assert (store.root / name).read_bytes() == b"new"
     assert len(store.quarantine()) == 1
+
+
+def test_a_name_in_quarantine_is_cut_between_characters(store: Store) -> None:
+    """A file system that holds text alone takes it, too."""
+    store.put("\u65e5" * 85)
+    store.apply(place("\u65e5" * 85, store.stage("s")))
+    [aside] = store.quarantine()
+    assert aside == "1-" + "\u65e5" * 40
+
+
+@pytest.mark.parametrize("target", ["a", "d/a"])
+def test_a_name_that_is_never_there(store: Store, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    """Some file systems say so of what they can't hold: an error, and no search without end."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    staged = store.stage("s")
+    monkeypatch.setattr(system, "rename_new", refuse)
+    monkeypatch.setattr(calls, "mkdir", refuse)
+    with pytest.raises(FileNotFoundError):
+        store.apply(place(target, staged))
 
 
 @pytest.mark.parametrize("redo", [False, True])

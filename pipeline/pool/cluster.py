@@ -70,6 +70,7 @@ class Cluster:
         self._done: dict[str, _Done] = {}
         self._in_progress: dict[str, Sign] = {}  # by key, with all that was read so far
         self._sign_s: float | None = None
+        self._has_given_up = False
         self._problems: list[Problem] = []
         self._said: deque[Said] = deque()
         self._selector: selectors.BaseSelector
@@ -145,11 +146,11 @@ class Cluster:
                 f"the cluster at {self._address} has had no workers for {silent_s:.0f} s",
                 "What was committed stays valid. Start workers, then run again: it goes on from there.",
             )
-        if silent_s > self._stuck_s:
-            raise StationError(
-                f"the cluster at {self._address} has answered nothing for {silent_s:.0f} s",
-                "Does a disk or a network share not answer there? What was committed stays valid.",
-            )
+        if silent_s > self._stuck_s and not self._has_given_up:
+            self._has_given_up = True
+            self._client.give_up(f"the cluster at {self._address} has answered nothing for {silent_s:.0f} s")
+        if silent_s > self._stuck_s + _CLOSING_S:
+            raise StationError(f"the client of the cluster at {self._address} doesn't answer")
 
     def close(self, is_done: bool) -> None:
         """What is not answered is cancelled, and the workers forget the run."""

@@ -111,11 +111,17 @@ class Prover:
                 calls.unlink(self.question.secret, dir_fd=self._staging)
 
     def refusal(self, reply: Reply) -> str | None:
-        """Why a reply proves nothing; None where it does. May wait a moment for what is on its way."""
+        """Why a reply proves nothing; None where it does. May wait a moment for what is on its way.
+
+        Raises SourceError where it can't be told here.
+        """
         if reply.refusal is not None:
             return reply.refusal
         for folder, theirs in zip(self.question.folders, reply.seen, strict=True):
-            ours = look(folder.path, self.question.nonce)
+            try:
+                ours = look(folder.path, self.question.nonce)
+            except OSError as error:
+                raise SourceError(in_words(error), "Is its disk still mounted?") from error
             if not ours.is_like(theirs):
                 return f"{treepath.escaped(folder.path)} is another folder there"
         if self._staging is None or self.question.secret is None:
@@ -135,7 +141,7 @@ def reply_to(question: Question) -> Reply:
     try:
         seen = tuple(look(folder.path, question.nonce) for folder in question.folders)
     except OSError as error:
-        return Reply(who, refusal=f"{treepath.escaped(error.filename)}: {error.strerror}")
+        return Reply(who, refusal=in_words(error))
     if question.secret is None or question.backup_root is None:
         return Reply(who, seen)
     try:
@@ -148,7 +154,7 @@ def reply_to(question: Question) -> Reply:
 
 
 def look(path: bytes, nonce: bytes) -> Seen:
-    """Raises OSError, with the path as its file name."""
+    """Raises OSError."""
     handle = calls.open(path, FOLDER_FLAGS)
     try:
         found, new_hasher = calls.fstat(handle), digest.hasher("blake3")
@@ -158,6 +164,12 @@ def look(path: bytes, nonce: bytes) -> Seen:
     finally:
         calls.close(handle)
     return Seen(found.st_ino, found.st_mode, tuple(marks))
+
+
+def in_words(error: OSError) -> str:
+    """With the file, where it is known; a handle is none."""
+    name, cause = error.filename, error.strerror or str(error)
+    return f"{treepath.escaped(os.fsencode(name))}: {cause}" if isinstance(name, str | bytes) else cause
 
 
 def devices_here(question: Question) -> dict[int, int]:

@@ -45,6 +45,9 @@ from pipeline.store.operation import (
 from pipeline.store.staging_file import unshare
 
 Hash = Callable[[int], bytes]
+_LOOKS_AGAIN = 3
+"""From the root, where a folder has gone. A file system may also say so of a name that it can't hold."""
+_ASIDE_BYTES = 120
 
 
 class Lost(Exception):
@@ -113,7 +116,7 @@ class StoredFiles:
 
     # -- files --------------------------------------------------------------------------------------------
 
-    def _place(self, op: Place) -> None:
+    def _place(self, op: Place, looks_left: int = _LOOKS_AGAIN) -> None:
         folder, name = split(op.target)
         parent = self._make(folder)
         try:
@@ -125,8 +128,10 @@ class StoredFiles:
             self._place_where_something_stands(op, parent, name)
         except FileNotFoundError:
             if _exists(op.staged, self._staging):  # a kept handle's folder was removed behind our back
+                if not looks_left:
+                    raise
                 self.folders.close()
-                self._place(op)
+                self._place(op, looks_left - 1)
             elif not self._matches(parent, name, op.identity):  # otherwise case 5
                 self._place_from_origin(op)
 
@@ -234,12 +239,16 @@ class StoredFiles:
 
     def _make(self, folder: bytes) -> int:
         """The handle of a folder that is made where it is missing; what stands in its way is foreign."""
+        looks_left = _LOOKS_AGAIN
         while True:
             try:
                 return self.folders.make(folder)
             except Obstacle as obstacle:
                 self._to_quarantine(obstacle.path, obstacle.parent, obstacle.name)
             except FileNotFoundError:
+                if not looks_left:
+                    raise
+                looks_left -= 1
                 # A folder that a handle is kept of was removed behind our back: look again from the root.
                 self.folders.close()
 
@@ -279,8 +288,11 @@ class StoredFiles:
     def _to_quarantine(self, path: bytes, parent: int, name: bytes) -> None:
         """Never overwritten, never unlinked: moved aside under a name that says where it stood."""
         self.folders.forget(path)
+        end = min(_ASIDE_BYTES, len(name))
+        while name[end : end + 1] and name[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
         for attempt in range(1, 1_000_000):
-            aside = b"%d-%s" % (attempt, name[:200])
+            aside = b"%d-%s" % (attempt, name[:end])
             try:
                 system.rename_new(name, aside, from_folder=parent, to_folder=self._quarantine)
             except FileExistsError:

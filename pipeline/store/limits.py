@@ -29,13 +29,15 @@ from pipeline.store import calls
 from pipeline.store.state import State
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
-_ODD = b'<>:"|?*\\\x01\x7f'
+_ODD = bytes(range(1, 32)) + b'<>:"|?*\\\x7f'
 _PROBE = b"probe"
 _UNSEEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 """Default_Ignorable_Code_Point (DerivedCoreProperties.txt of Unicode), which `unicodedata` doesn't have."""
+_ACCENTED = "prob\u00e9"
+_LONGEST = 255
 _TAKEN = "CREATE TABLE taken (folded BLOB PRIMARY KEY, path BLOB NOT NULL) WITHOUT ROWID"
 _HAS_NO_LINKS = "not backed up: the backup's file system has no symbolic links"
 _CANT_HOLD = "not backed up: the backup's file system can't hold this name"
@@ -43,16 +45,19 @@ _LIMITS = "limits"
 
 
 class Limits(NamedTuple):
-    """refused: bytes that no name may have. refused_last: those that none may end with. only_text: names are
-    UTF-8."""
+    """tells_case: and how accents are composed. refused: bytes that no name may have. refused_last: those
+    that none may end with. only_text: names are UTF-8. longest: in bytes."""
 
     has_links: bool = True
     tells_case: bool = True
     refused: bytes = b""
     refused_last: bytes = b""
     only_text: bool = False
+    longest: int = _LONGEST
 
     def can_hold(self, name: bytes) -> bool:
+        if len(name) > self.longest:
+            return False
         if any(byte in self.refused for byte in name) or name[-1] in self.refused_last:
             return False
         return not self.only_text or _is_text(name)
@@ -60,13 +65,23 @@ class Limits(NamedTuple):
 
 def probe(staging: int) -> Limits:
     """What the file system of staging can hold."""
-    if _can(staging, _PROBE + _ODD + b"\xff.") and _can(staging, _PROBE + b" "):
-        refused, refused_last, only_text = b"", b"", False
-    else:
+    refused, refused_last, only_text, longest = b"", b"", False, _LONGEST
+    odd = _PROBE + _ODD + b"\xff"
+    if not (_can(staging, odd.ljust(_LONGEST - 1, b"x") + b".") and _can(staging, _PROBE + b" ")):
         refused = bytes(byte for byte in _ODD if not _can(staging, b"%b%cx" % (_PROBE, byte)))
         refused_last = bytes(byte for byte in b". " if not _can(staging, b"%b%c" % (_PROBE, byte)))
         only_text = not _can(staging, _PROBE + b"\xff")
-    return Limits(_has_links(staging), _tells_case(staging), refused, refused_last, only_text)
+        longest = _longest(staging)
+    return Limits(_has_links(staging), _tells_case(staging), refused, refused_last, only_text, longest)
+
+
+def _longest(staging: int) -> int:
+    """In bytes: encrypting file systems have fewer (eCryptfs 143)."""
+    fits, too_long = len(_PROBE), _LONGEST + 1
+    while too_long - fits > 1:
+        size = _LONGEST if too_long > _LONGEST else (fits + too_long) // 2
+        fits, too_long = (size, too_long) if _can(staging, _PROBE.ljust(size, b"x")) else (fits, size)
+    return fits
 
 
 def _can(staging: int, name: bytes) -> bool:
@@ -97,10 +112,15 @@ def _has_links(staging: int) -> bool:
 
 
 def _tells_case(staging: int) -> bool:
+    """Some tell case, but not how accents are composed (ZFS and APFS can be made so)."""
+    others = _ACCENTED.upper(), normalize("NFD", _ACCENTED)
+    name = _ACCENTED.encode()
     with suppress(FileExistsError):
-        os.close(calls.open(_PROBE, _CREATE, 0o600, dir_fd=staging))
-    tells = not calls.access(_PROBE.upper(), os.F_OK, dir_fd=staging, follow_symlinks=False)
-    calls.unlink(_PROBE, dir_fd=staging)
+        os.close(calls.open(name, _CREATE, 0o600, dir_fd=staging))
+    tells = not any(
+        calls.access(other.encode(), os.F_OK, dir_fd=staging, follow_symlinks=False) for other in others
+    )
+    calls.unlink(name, dir_fd=staging)
     return tells
 
 
@@ -123,16 +143,18 @@ def remembered(state: State) -> Limits:
     kept = state.setting(_LIMITS)
     if kept is None:
         return Limits()
-    has_links, tells_case, refused, refused_last, only_text = orjson.loads(kept)
-    return Limits(has_links, tells_case, bytes(refused), bytes(refused_last), only_text)
+    has_links, tells_case, refused, refused_last, *more = orjson.loads(kept)
+    return Limits(has_links, tells_case, bytes(refused), bytes(refused_last), *more)
 
 
 def remember(limits: Limits, state: State) -> None:
+    """On another file system, the names that were taken are known no more: nobody has kept them there."""
     if limits == remembered(state):
         return
-    has_links, tells_case, refused, refused_last, only_text = limits
-    kept = orjson.dumps([has_links, tells_case, [*refused], [*refused_last], only_text])
+    has_links, tells_case, refused, refused_last, *more = limits
+    kept = orjson.dumps([has_links, tells_case, [*refused], [*refused_last], *more])
     state.set_setting(_LIMITS, kept.decode())
+    state.put("DROP TABLE IF EXISTS taken")
 
 
 class Fitting:
