@@ -7,13 +7,14 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed.scheduler import KilledWorker
 from harness import wait_until
 
-from pipeline.model.errors import PipelineError, Problem
+from pipeline.model.errors import PipelineError, Problem, StationError
 from pipeline.pool import client, remote
 from pipeline.pool.client import Answer, Crowd, Killed, Said
 from pipeline.stages.proof import Reply
@@ -45,7 +46,7 @@ class Dask:
         self.plan = plan
         self.among: list[list[str] | None] = []
 
-    def __call__(self, **_: object) -> Dask:
+    def __call__(self, *_: object, **__: object) -> Dask:
         return self
 
     def __await__(self) -> Generator[Any, None, Dask]:
@@ -115,6 +116,33 @@ def told_by(
     thread.join(10)
     assert not thread.is_alive() and dask.status == "closed"
     return said, dask
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b'{"type": "Scheduler", "addr', b"[1]", b"{}", b'{"address": 5}']
+)
+def test_a_file_that_names_no_scheduler(tmp_path: Path, content: bytes | None) -> None:
+    """Not there, half written, or another file: an error in words, with its name."""
+    file = tmp_path / "scheduler.json"
+    if content is not None:
+        file.write_bytes(content)
+    said: list[Said] = []
+    client.ClusterClient(str(file), client.RunElsewhere("t", "p", b""), lambda _: None, said.append).run()
+    [error] = said
+    assert isinstance(error, StationError) and f"the scheduler file {file} " in error.cause
+    assert len(error.cause.splitlines()) == 1
+
+
+def test_whatever_dask_says_of_an_address_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(client, "Client", refuse)
+    said: list[Said] = []
+    client.ClusterClient("tcp://a:1", client.RunElsewhere("t", "p", b""), lambda _: None, said.append).run()
+    [error] = said
+    assert isinstance(error, StationError)
+    assert error.cause == "the scheduler at tcp://a:1 can't be reached: AssertionError()"
 
 
 ANSWER = Answer("0-1", "a", b"payload", 1, 2)

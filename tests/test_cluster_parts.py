@@ -21,7 +21,7 @@ from pipeline.model.record import NAMES_MASK
 from pipeline.model.report import WorkerRate
 from pipeline.pool import cluster, remote
 from pipeline.pool.channel import Frame
-from pipeline.pool.client import Answer, Crowd, Killed, Said, Sign
+from pipeline.pool.client import Answer, Crowd, Killed, RunElsewhere, Said, Sign
 from pipeline.pool.hands import Rates, Tally
 from pipeline.stages import remote_hasher
 from pipeline.stages.proof import Prover, Reply, reply_to
@@ -203,6 +203,14 @@ def test_disks_have_the_numbers_of_the_runs_own_machine(world: World) -> None:
     assert two[3][7] == 1
 
 
+def test_names_have_the_locale_of_the_worker(world: World) -> None:
+    """Where text is in another encoding there, the backup root is the one that was proved."""
+    as_text_elsewhere = world.setup()._replace(hashing=world.hashing._replace(backup_root="/\xc3\xbc"))
+    reply, here = settle_here(as_text_elsewhere)
+    assert here is not None and here.hashing.backup_root == str(world.root)
+    assert world.prover.refusal(reply) is None
+
+
 def test_a_folder_with_another_disk_is_left_to_others(world: World) -> None:
     here = world.here()._replace(others=(os.fsencode(world.source / "disk"),))
     hasher = RemoteHasher(here, 1, lambda _: None)
@@ -238,6 +246,16 @@ def test_a_run_that_is_over_holds_nothing(world: World, monkeypatch: pytest.Monk
         remote.forget(token)
     assert open_handles(world.source) == before
     assert remote._known("second", "here", setup)[1] is None
+
+
+def test_who_is_refused_ends_nobody(world: World) -> None:
+    """A backup of another machine under the same path can't be proved here: the run of this one goes on."""
+    _, run = remote._known("right", "here", pickle.dumps(world.setup()))
+    assert run is not None and world.prover.refusal(run.reply) is None
+    lost = world.prover.question._replace(secret=b"proof-of-another-disk")
+    assert remote._known("wrong", "here", pickle.dumps(RemoteSetup(world.hashing, lost)))[1] is None
+    assert remote._known("right", "here", b"")[1] is run
+    remote.forget("right")
 
 
 def test_a_run_that_says_nothing_any_more_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +297,8 @@ class Desk:
 class Client:
     """In the place of a client: what was submitted."""
 
-    def __init__(self, address: str, run: object, refusal: object, say: Callable[[Said], None]) -> None:
+    def __init__(self, _: str, run: RunElsewhere, refusal: object, say: Callable[[Said], None]) -> None:
+        self.place = run.place
         self.say = say
         self.keys: list[str] = []
 
@@ -326,6 +345,14 @@ def hands(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     for one in made:
         one.cluster.close(is_done=False)
         one.selector.close()
+
+
+def test_dry_runs_end_nobodys_run(world: World, hands: Callable[..., Hands]) -> None:
+    """There may be several at once, and each is a newer one than the others."""
+    places = {hands().client.place for _ in range(2)}
+    assert places == {world.hashing.backup_root}
+    world.hashing = world.hashing._replace(stage=False)
+    assert len({hands().client.place for _ in range(2)} - places) == 2
 
 
 def test_in_flight_is_what_the_cluster_can_take(hands: Callable[..., Hands]) -> None:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
@@ -41,8 +42,9 @@ _MEND = "Mend it, or take this worker out of the cluster, then run again."
 
 
 class RunElsewhere(NamedTuple):
-    """What the workers are told first, in this order. token: names the run. place: its backup. setup: a
-    `RemoteSetup`, pickled."""
+    """What the workers are told first, in this order. token: names the run. place: its backup, which has
+    one run at a time; a dry run, of which there may be several, has one of its own. setup: a `RemoteSetup`,
+    pickled."""
 
     token: str
     place: str
@@ -155,20 +157,15 @@ class ClusterClient:
             await self._leave()
 
     async def _connected(self) -> Client:
-        where: dict[str, Any] = {"address": self._address}
-        if "://" not in self._address:
-            if not await asyncio.to_thread(Path(self._address).is_file):
-                raise StationError(
-                    f"there is no scheduler file {self._address}",
-                    "Start the scheduler with --scheduler-file, or mend workers.address.",
-                )
-            where = {"scheduler_file": self._address}
+        address = self._address
+        if "://" not in address:
+            address = await asyncio.to_thread(_address_in, Path(address))
         try:
-            client = Client(**where, asynchronous=True, set_as_default=False, timeout=CONNECT_S)
+            client = Client(address, asynchronous=True, set_as_default=False, timeout=CONNECT_S)
             return await asyncio.wait_for(client, 2 * CONNECT_S)
-        except (OSError, ValueError, ImportError, TypeError, RuntimeError) as error:  # as Dask tells of TLS
+        except Exception as error:  # of many types, as Dask tells of TLS
             raise StationError(
-                f"the scheduler at {self._address} can't be reached: {error}",
+                f"the scheduler at {self._address} can't be reached: {str(error) or repr(error)}",
                 "Is it running, and is workers.address right?",
             ) from error
 
@@ -335,6 +332,25 @@ class ClusterClient:
 
     def _lost(self) -> StationError:
         return StationError(f"the scheduler at {self._address} is lost, or has dropped this run", _LOST)
+
+
+def _address_in(file: Path) -> str:
+    """The address that a scheduler has written there. Raises StationError."""
+    try:
+        found = orjson.loads(file.read_bytes())["address"]
+        if not isinstance(found, str):
+            raise TypeError("no address")
+    except OSError as error:
+        raise StationError(
+            f"the scheduler file {file} can't be read: {error.strerror}",
+            "Start the scheduler with --scheduler-file, or mend workers.address.",
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise StationError(
+            f"the scheduler file {file} has no address in it",
+            "Is its scheduler still starting? Then run again; or mend workers.address.",
+        ) from error
+    return found
 
 
 def _short(address: str) -> str:

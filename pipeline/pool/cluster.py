@@ -75,7 +75,9 @@ class Cluster:
         self._bell, self._ringer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._prover = Prover(hashing, staging, enters_mounts)
         setup = pickle.dumps(RemoteSetup(hashing, self._prover.question))
-        run = RunElsewhere(secrets.token_hex(8), hashing.backup_root or "", setup)
+        token = secrets.token_hex(8)
+        place = hashing.backup_root if hashing.stage and hashing.backup_root is not None else token
+        run = RunElsewhere(token, place, setup)
         self._client = ClusterClient(address, run, self._prover.refusal, self._say)
         self._thread: threading.Thread | None = None
 
