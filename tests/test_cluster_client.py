@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -26,6 +27,7 @@ class Worker:
     def __init__(self, who: str, proof: str = "right") -> None:
         self.who = who
         self.proof = proof
+        self.python = ".".join(map(str, (*sys.version_info[:2], 99, "final", 0)))
         self.asked = 0
 
     def answer(self, function: str) -> tuple[Any, ...]:
@@ -52,6 +54,14 @@ class Dask:
     def __await__(self) -> Generator[Any, None, Dask]:
         yield from asyncio.sleep(0).__await__()
         return self
+
+    @property
+    def scheduler(self) -> Dask:
+        return self
+
+    async def broadcast(self, msg: dict[str, str], workers: list[str], on_error: str) -> dict[str, Any]:
+        assert (msg, on_error) == ({"op": "versions"}, "ignore")
+        return {address: {"host": {"python": self.workers[address].python}} for address in workers}
 
     def subscribe_topic(self, topic: str, handler: object) -> None:
         """Nobody tells anything."""
@@ -154,6 +164,18 @@ def test_a_worker_of_the_first_hour_that_can_not_be_used_ends_the_run(
     said, _ = told_by(monkeypatch, {"a": Worker("1"), "b": Worker("2", "wrong")}, [])
     assert str(said[0]) == f"the worker b can't be used: no proof\n{client._MEND}"
     assert not any(isinstance(one, Crowd) for one in said), "nobody gets anything"
+
+
+def test_another_python_is_sent_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes by value would crash there, or worse."""
+    worker = Worker("1")
+    worker.python = "4.5.6.final.0"
+    said, _ = told_by(monkeypatch, {"a": worker}, [])
+    here = ".".join(map(str, sys.version_info[:2]))
+    assert str(said[0]).startswith(
+        f"the worker a can't be used: it has Python 4.5, and this run has {here}\n"
+    )
+    assert not worker.asked
 
 
 def test_no_result_counts_without_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,12 @@ def hide_staging(world: World) -> None:
         (hide_staging, None, "can't be read and written there: No such file"),
         (None, lambda w: next(w.staging.glob("*-*-*")).unlink(), "can't be read here: No such file"),
         (None, lambda w: next(w.staging.glob("*-*-*")).write_text("x"), "is something else here"),
+        pytest.param(
+            None,
+            lambda w: os.chown(next(w.staging.glob("*-*-*")), 1234, -1),
+            "it runs as another user: what it writes belongs to 1234, and here to 0",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give away"),
+        ),
     ],
 )
 def test_what_proves_that_another_machine_sees_the_same(

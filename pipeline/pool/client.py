@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
@@ -36,6 +37,7 @@ LOOK_S = 0.5
 PATIENCE_S = 30.0
 """With a scheduler that has much to do."""
 _TASK = "backup-batch"
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _TALKATIVE = ("distributed", "dask", "tornado", "bokeh", "asyncio")
 _LOST = "Nothing that was committed is lost. Start the cluster again, then run again: it goes on from there."
 _MEND = "Mend it, or take this worker out of the cluster, then run again."
@@ -227,8 +229,10 @@ class ClusterClient:
         return None
 
     async def _refusal(self, address: str) -> Reply | str:
-        asking = self._aside("prepare", *self._run, workers=[address])
         try:
+            if (python := await self._python(address)) not in (_PYTHON, ""):
+                return f"it has Python {python}, and this run has {_PYTHON}"
+            asking = self._aside("prepare", *self._run, workers=[address])
             found = (await asyncio.wait_for(asking, PROOF_S)).get(address)
         except TimeoutError:
             return f"it has given no answer for {PROOF_S:.0f} s"
@@ -242,6 +246,15 @@ class ClusterClient:
         if reply.who in self._proved:
             return reply
         return await asyncio.to_thread(self._refusal_of, reply) or reply
+
+    async def _python(self, address: str) -> str:
+        """Which one a worker has; empty where it doesn't say. Functions that go by value need the same."""
+        scheduler = self._client.scheduler
+        if scheduler is None:  # lost, which the next look tells
+            return ""
+        asking = scheduler.broadcast(msg={"op": "versions"}, workers=[address], on_error="ignore")
+        found = (await asyncio.wait_for(asking, PROOF_S)).get(address)
+        return ".".join(found["host"]["python"].split(".")[:2]) if found else ""
 
     def _refuse(self, address: str, cause: str) -> None:
         if self._is_first_hour:
