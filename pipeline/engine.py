@@ -19,7 +19,7 @@ from typing import NamedTuple
 from pipeline import sources
 from pipeline.clock import Clocks
 from pipeline.config import Config
-from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity
+from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity, StationError
 from pipeline.model.report import Monitor, RunInfo, Summary
 from pipeline.model.scope import EVERYTHING, Scope
 from pipeline.pool.children import Station
@@ -305,7 +305,12 @@ class _Run:
         workers = self._config.workers
         if workers.engine == "local":
             return Local(server, Station(Hasher, hashing), Size.of(workers.count), self._task.reserve)
-        from pipeline.pool.cluster import Cluster  # a second's work to load
+        try:
+            from pipeline.pool.cluster import Cluster  # a second's work to load
+        except (ImportError, ValueError, OSError) as error:  # as Dask tells of its own settings
+            raise StationError(
+                f"dask can't be loaded: {error}", "Mend its installation, or its settings."
+            ) from error
 
         enters_mounts = not self._config.filters.one_file_system
         return Cluster(workers.address, hashing, self._backup.staging_handle, enters_mounts)

@@ -109,3 +109,11 @@ def test_no_scheduler(tmp_path: Path, address: str) -> None:
     backup = Backup(tmp_path / "it", settings={"workers.engine": "dask", "workers.address": address})
     result = backup.run("--quiet", expect=1)
     assert address in result.stderr and len(result.stderr.strip().splitlines()) <= 2, result.stderr
+
+
+def test_dask_that_can_not_be_loaded(tmp_path: Path) -> None:
+    """Its settings can't be read: exit 1, and words instead of what Python would show."""
+    backup = Backup(tmp_path / "it", settings={"workers.engine": "dask", "workers.address": "tcp://host:1"})
+    (tmp_path / "settings.yaml").write_text("a: [1\n  b: }")
+    result = backup.run("--quiet", expect=1, variables={"DASK_CONFIG": str(tmp_path)})
+    assert "dask can't be loaded: A dask config file at" in result.stderr

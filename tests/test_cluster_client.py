@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 from harness import wait_until
 
-from pipeline.model.errors import PipelineError, Problem
+from pipeline.model.errors import PipelineError, Problem, StationError
 from pipeline.pool import client, remote
 from pipeline.pool.client import Answer, Crowd, Killed, Said
 from pipeline.stages.proof import Reply
@@ -26,6 +28,7 @@ class Worker:
     def __init__(self, who: str, proof: str = "right") -> None:
         self.who = who
         self.proof = proof
+        self.python = ".".join(map(str, (*sys.version_info[:2], 99, "final", 0)))
         self.asked = 0
 
     def answer(self, function: str) -> tuple[Any, ...]:
@@ -46,12 +49,20 @@ class Dask:
         self.plan = plan
         self.among: list[list[str] | None] = []
 
-    def __call__(self, **_: object) -> Dask:
+    def __call__(self, *_: object, **__: object) -> Dask:
         return self
 
     def __await__(self) -> Generator[Any, None, Dask]:
         yield from asyncio.sleep(0).__await__()
         return self
+
+    @property
+    def scheduler(self) -> Dask:
+        return self
+
+    async def broadcast(self, msg: dict[str, str], workers: list[str], on_error: str) -> dict[str, Any]:
+        assert (msg, on_error) == ({"op": "versions"}, "ignore")
+        return {address: {"host": {"python": self.workers[address].python}} for address in workers}
 
     def subscribe_topic(self, topic: str, handler: object) -> None:
         """Nobody tells anything."""
@@ -136,6 +147,33 @@ def told_by(
     return said, dask
 
 
+@pytest.mark.parametrize(
+    "content", [None, b"", b'{"type": "Scheduler", "addr', b"[1]", b"{}", b'{"address": 5}']
+)
+def test_a_file_that_names_no_scheduler(tmp_path: Path, content: bytes | None) -> None:
+    """Not there, half written, or another file: an error in words, with its name."""
+    file = tmp_path / "scheduler.json"
+    if content is not None:
+        file.write_bytes(content)
+    said: list[Said] = []
+    client.ClusterClient(str(file), client.RunElsewhere("t", "p", b""), lambda _: None, said.append).run()
+    [error] = said
+    assert isinstance(error, StationError) and f"the scheduler file {file} " in error.cause
+    assert len(error.cause.splitlines()) == 1
+
+
+def test_whatever_dask_says_of_an_address_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(client, "Client", refuse)
+    said: list[Said] = []
+    client.ClusterClient("tcp://a:1", client.RunElsewhere("t", "p", b""), lambda _: None, said.append).run()
+    [error] = said
+    assert isinstance(error, StationError)
+    assert error.cause == "the scheduler at tcp://a:1 can't be reached: AssertionError()"
+
+
 ANSWER = Answer("0-1", "a", b"payload", 1, 2)
 
 
@@ -151,6 +189,18 @@ def test_a_scheduler_that_is_lost_is_told_as_that(monkeypatch: pytest.MonkeyPatc
     """Also in the middle of the proofs."""
     said, _ = told_by(monkeypatch, {"a": Worker("1", "gone")}, [])
     assert str(said[0]).startswith("the scheduler at tcp://host:1 is lost")
+
+
+def test_another_python_is_sent_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes by value would crash there, or worse."""
+    worker = Worker("1")
+    worker.python = "4.5.6.final.0"
+    said, _ = told_by(monkeypatch, {"a": worker}, [])
+    here = ".".join(map(str, sys.version_info[:2]))
+    assert str(said[0]).startswith(
+        f"the worker a can't be used: it has Python 4.5, and this run has {here}\n"
+    )
+    assert not worker.asked
 
 
 def test_no_result_counts_without_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:

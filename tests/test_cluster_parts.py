@@ -106,6 +106,12 @@ def hide_staging(world: World) -> None:
         (hide_staging, None, "can't be read and written there: No such file"),
         (None, lambda w: next(w.staging.glob("*-*-*")).unlink(), "can't be read here: No such file"),
         (None, lambda w: next(w.staging.glob("*-*-*")).write_text("x"), "is something else here"),
+        pytest.param(
+            None,
+            lambda w: os.chown(next(w.staging.glob("*-*-*")), 1234, -1),
+            "it runs as another user: what it writes belongs to 1234, and here to 0",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give away"),
+        ),
     ],
 )
 def test_what_proves_that_another_machine_sees_the_same(
@@ -205,6 +211,14 @@ def test_disks_have_the_numbers_of_the_runs_own_machine(world: World) -> None:
     assert two[3][7] == 1
 
 
+def test_names_have_the_locale_of_the_worker(world: World) -> None:
+    """Where text is in another encoding there, the backup root is the one that was proved."""
+    as_text_elsewhere = world.setup()._replace(hashing=world.hashing._replace(backup_root="/\xc3\xbc"))
+    reply, here = settle_here(as_text_elsewhere)
+    assert here is not None and here.hashing.backup_root == str(world.root)
+    assert world.prover.refusal(reply) is None
+
+
 def test_a_folder_with_another_disk_is_left_to_others(world: World) -> None:
     here = world.here()._replace(others=(os.fsencode(world.source / "disk"),))
     hasher = RemoteHasher(here, 1, lambda _: None)
@@ -240,6 +254,16 @@ def test_a_run_that_is_over_holds_nothing(world: World, monkeypatch: pytest.Monk
         remote.forget(token)
     assert open_handles(world.source) == before
     assert remote._known("second", "here", setup)[1] is None
+
+
+def test_who_is_refused_ends_nobody(world: World) -> None:
+    """A backup of another machine under the same path can't be proved here: the run of this one goes on."""
+    _, run = remote._known("right", "here", pickle.dumps(world.setup()))
+    assert run is not None and world.prover.refusal(run.reply) is None
+    lost = world.prover.question._replace(secret=b"proof-of-another-disk")
+    assert remote._known("wrong", "here", pickle.dumps(RemoteSetup(world.hashing, lost)))[1] is None
+    assert remote._known("right", "here", b"")[1] is run
+    remote.forget("right")
 
 
 def test_a_run_that_says_nothing_any_more_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

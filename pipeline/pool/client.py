@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
@@ -35,14 +37,16 @@ LOOK_S = 0.5
 PATIENCE_S = 30.0
 """With a scheduler that has much to do."""
 _TASK = "backup-batch"
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _TALKATIVE = ("distributed", "dask", "tornado", "bokeh", "asyncio")
 _LOST = "Nothing that was committed is lost. Start the cluster again, then run again: it goes on from there."
 _MEND = "Mend it, or take this worker out of the cluster, then run again."
 
 
 class RunElsewhere(NamedTuple):
-    """What the workers are told first, in this order. token: names the run. place: its backup. setup: a
-    `RemoteSetup`, pickled."""
+    """What the workers are told first, in this order. token: names the run. place: its backup, which has
+    one run at a time; a dry run, of which there may be several, has one of its own. setup: a `RemoteSetup`,
+    pickled."""
 
     token: str
     place: str
@@ -163,20 +167,15 @@ class ClusterClient:
             await asyncio.sleep(LOOK_S)
 
     async def _connected(self) -> Client:
-        where: dict[str, Any] = {"address": self._address}
-        if "://" not in self._address:
-            if not await asyncio.to_thread(Path(self._address).is_file):
-                raise StationError(
-                    f"there is no scheduler file {self._address}",
-                    "Start the scheduler with --scheduler-file, or mend workers.address.",
-                )
-            where = {"scheduler_file": self._address}
+        address = self._address
+        if "://" not in address:
+            address = await asyncio.to_thread(_address_in, Path(address))
         try:
-            client = Client(**where, asynchronous=True, set_as_default=False, timeout=CONNECT_S)
+            client = Client(address, asynchronous=True, set_as_default=False, timeout=CONNECT_S)
             return await asyncio.wait_for(client, 2 * CONNECT_S)
-        except (OSError, ValueError, ImportError, TypeError, RuntimeError) as error:  # as Dask tells of TLS
+        except Exception as error:  # of many types, as Dask tells of TLS
             raise StationError(
-                f"the scheduler at {self._address} can't be reached: {error}",
+                f"the scheduler at {self._address} can't be reached: {str(error) or repr(error)}",
                 "Is it running, and is workers.address right?",
             ) from error
 
@@ -242,8 +241,10 @@ class ClusterClient:
         return None
 
     async def _refusal(self, address: str) -> Reply | str:
-        asking = self._aside("prepare", *self._run, workers=[address])
         try:
+            if (python := await self._python(address)) not in (_PYTHON, ""):
+                return f"it has Python {python}, and this run has {_PYTHON}"
+            asking = self._aside("prepare", *self._run, workers=[address])
             found = (await asyncio.wait_for(asking, PROOF_S)).get(address)
         except TimeoutError:
             return f"it has given no answer for {PROOF_S:.0f} s"
@@ -257,6 +258,15 @@ class ClusterClient:
         if reply.who in self._proved:
             return reply
         return await asyncio.to_thread(self._refusal_of, reply) or reply
+
+    async def _python(self, address: str) -> str:
+        """Which one a worker has; empty where it doesn't say. Functions that go by value need the same."""
+        scheduler = self._client.scheduler
+        if scheduler is None:  # lost, which the next look tells
+            return ""
+        asking = scheduler.broadcast(msg={"op": "versions"}, workers=[address], on_error="ignore")
+        found = (await asyncio.wait_for(asking, PROOF_S)).get(address)
+        return ".".join(found["host"]["python"].split(".")[:2]) if found else ""
 
     def _refuse(self, address: str, cause: str) -> None:
         if self._is_first_hour:
@@ -375,6 +385,25 @@ class ClusterClient:
 
     def _lost(self) -> StationError:
         return StationError(f"the scheduler at {self._address} is lost, or has dropped this run", _LOST)
+
+
+def _address_in(file: Path) -> str:
+    """The address that a scheduler has written there. Raises StationError."""
+    try:
+        found = orjson.loads(file.read_bytes())["address"]
+        if not isinstance(found, str):
+            raise TypeError("no address")
+    except OSError as error:
+        raise StationError(
+            f"the scheduler file {file} can't be read: {error.strerror}",
+            "Start the scheduler with --scheduler-file, or mend workers.address.",
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise StationError(
+            f"the scheduler file {file} has no address in it",
+            "Is its scheduler still starting? Then run again; or mend workers.address.",
+        ) from error
+    return found
 
 
 def _short(address: str) -> str:

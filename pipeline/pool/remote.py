@@ -186,15 +186,15 @@ def _known(token: str, place: str, setup: bytes) -> tuple[Reply, _Run | None]:
                 return run.reply, run
             if token in _forgotten:
                 return Reply("", refusal="the run is over"), None
-            older = [known for known, one in _runs.items() if one.place == place]
-        for known in older:
-            forget(known)
         reply, here = settle_here(pickle.loads(setup))
-        if here is None:
+        if here is None:  # it may be about a place of another machine, and ends nobody's run here
             return reply, None
         run = _Run(token, place, reply, here)
         with _lock:
+            older = [known for known, one in _runs.items() if one.place == place]
             _runs[token] = run
+        for known in older:
+            forget(known)
         threading.Thread(target=run.end_when_idle, name="idle", daemon=True).start()
         return reply, run
 

@@ -117,22 +117,27 @@ class Prover:
         """
         if reply.refusal is not None:
             return reply.refusal
-        for folder, theirs in zip(self.question.folders, reply.seen, strict=True):
+        for folder, seen in zip(self.question.folders, reply.seen, strict=True):
             try:
                 ours = look(folder.path, self.question.nonce)
             except OSError as error:
                 raise SourceError(in_words(error), "Is its disk still mounted?") from error
-            if not ours.is_like(theirs):
+            if not ours.is_like(seen):
                 return f"{treepath.escaped(folder.path)} is another folder there"
         if self._staging is None or self.question.secret is None:
             return None
         name, expected = _answer_name(self.question.secret, reply.who), _answer(self._secret, reply.who)
         try:
             content = _read_in_time(self._staging, name)
+            their_owner, owner = (_owner(self._staging, one) for one in (name, self.question.secret))
             calls.unlink(name, dir_fd=self._staging)
         except OSError as error:
             return f"what it has written into the backup can't be read here: {error.strerror}"
-        return None if content == expected else "what it has written into the backup is something else here"
+        if content != expected:
+            return "what it has written into the backup is something else here"
+        if their_owner != owner:
+            return f"it runs as another user: what it writes belongs to {their_owner}, and here to {owner}"
+        return None
 
 
 def reply_to(question: Question) -> Reply:
@@ -253,6 +258,11 @@ def _read(staging: int, name: bytes) -> bytes:
         return os.read(handle, _SECRET_BYTES)
     finally:
         os.close(handle)
+
+
+def _owner(staging: int, name: bytes) -> int:
+    """As this machine has it: who isn't the same user may see, and give to files, something else."""
+    return calls.stat(name, dir_fd=staging, follow_symlinks=False).st_uid
 
 
 def _read_in_time(staging: int, name: bytes) -> bytes:

@@ -56,7 +56,9 @@ def settle_here(setup: RemoteSetup) -> tuple[Reply, Here | None]:
         sources.append(source._replace(identity=(os.stat(source.path).st_dev, seen.inode)))
     devices = devices_here(setup.question).items()
     disks = {here & _DISK_MASK: there & _DISK_MASK for here, there in devices}
-    hashing = setup.hashing._replace(sources=tuple(sources))
+    root = setup.question.backup_root
+    decoded = os.fsdecode(root) if root is not None else None  # as this machine's locale has it
+    hashing = setup.hashing._replace(sources=tuple(sources), backup_root=decoded)
     return reply, Here(hashing, disks, others_here(setup.question))
 
 
