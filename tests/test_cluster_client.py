@@ -89,6 +89,8 @@ class Dask:
         if address == "deadly":
             raise KilledWorker("task", None, 1)
         worker = self.workers[address]
+        if not worker.asked:
+            return remote.UNKNOWN, address
         if worker.proof == "elsewhere":
             return remote.REFUSED, address, "another disk"
         if worker.proof == "fails":

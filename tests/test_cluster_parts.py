@@ -225,7 +225,9 @@ def test_a_folder_with_another_disk_is_left_to_others(world: World) -> None:
     for path in (b"s\0disk", b"s\0disk\0below"):
         with pytest.raises(Elsewhere, match="disk: something else is mounted there"):
             hasher.process(message.encode([[message.INSIDE, path], [message.FILE, b"x", None]]))
-    hasher.process(message.encode([[message.INSIDE, b"s\0disk2"]]))
+    with pytest.raises(Elsewhere, match="disk: something else is mounted there"):
+        hasher.process(message.encode([[message.INSIDE, b"s"], [message.FILE, b"disk", None]]))
+    hasher.process(message.encode([[message.INSIDE, b"s\0disk2"], [message.FILE, b"disk", None]]))
     hasher.close()
 
 
@@ -307,27 +309,28 @@ def broken_payload(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "cause"),
+    ("what", "kind", "cause"),
     [
-        (missing_source, "has changed since the run began: No such file or directory"),
-        (missing_staging, "staging: No such file or directory"),
-        (broken_payload, "a worker failed:\nTraceback"),
+        (missing_source, remote.FAILED, "has changed since the run began: No such file or directory"),
+        (missing_staging, remote.REFUSED, "staging: No such file or directory"),
+        (broken_payload, remote.FAILED, "a worker failed:\nTraceback"),
     ],
 )
 def test_what_ends_a_task_is_told_in_words(
-    world: World, told: Told, what: Callable[[World], None], cause: str
+    world: World, told: Told, what: Callable[[World], None], kind: str, cause: str
 ) -> None:
-    """Exceptions don't travel: known errors as they are, an operating system's with the file, others with
-    their traceback; nothing is open afterwards."""
+    """Exceptions don't travel: known errors as they are, an operating system's with the file (it is about
+    this machine: others may do it), the program's own with their traceback; nothing is open afterwards."""
     setup = pickle.dumps(world.setup())
     reply, _ = remote._known(what.__name__, "here", setup)
     assert world.prover.refusal(reply) is None
     before = open_handles(world.source)
     what(world)
     payload = b"\xc1" if what is broken_payload else BATCH
-    kind, address, said, _ = remote.hash_batch(what.__name__, "here", setup, "1-1", payload)
-    assert (kind, address) == (remote.FAILED, "tcp://here:1") and cause in said, said
+    found, address, said, *_ = remote.hash_batch(what.__name__, "1-1", payload)
+    assert (found, address) == (kind, "tcp://here:1") and cause in said, said
     remote.forget(what.__name__)
+    assert remote.hash_batch(what.__name__, "1-1", payload)[0] == remote.UNKNOWN
     assert open_handles(world.source) == before
     for place in (world.source, world.staging):
         if (away := place.with_name("away")).exists():
@@ -350,7 +353,7 @@ def test_signs_of_life_are_few(told: Told, monkeypatch: pytest.MonkeyPatch) -> N
 def test_another_version_is_asked_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     call, _ = remote.by_value()
     told = "it has version 0.1.0 of this package, and this run has 0.2.0"
-    assert call("0.2.0", "forget", "x") == (remote.FOREIGN, "", told)
+    assert call("0.2.0", "forget", "x") == (remote.REFUSED, "", told)
 
 
 # -- the line's side --------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from distributed.scheduler import KilledWorker
 
 import pipeline
 from pipeline.model.errors import PipelineError, Problem, Severity, StationError
-from pipeline.pool.remote import DONE, FAILED, TOPIC, by_value
+from pipeline.pool.remote import DONE, FAILED, REFUSED, TOPIC, by_value
 from pipeline.stages.proof import Reply
 
 CONNECT_S = 10.0
@@ -154,6 +154,8 @@ class ClusterClient:
         try:
             if not serving.cancelled():
                 serving.result()
+            elif not self._stopping.is_set():
+                raise self._lost()
         finally:
             if self._is_connected:
                 await self._leave()
@@ -170,10 +172,14 @@ class ClusterClient:
         address = self._address
         if "://" not in address:
             address = await asyncio.to_thread(_address_in, Path(address))
+        client: Client | None = None
         try:
             client = Client(address, asynchronous=True, set_as_default=False, timeout=CONNECT_S)
             return await asyncio.wait_for(client, 2 * CONNECT_S)
         except Exception as error:  # of many types, as Dask tells of TLS
+            if client is not None:
+                with suppress(Exception):  # it isn't connected; why is told
+                    await asyncio.wait_for(client.close(), FORGET_S)
             raise StationError(
                 f"the scheduler at {self._address} can't be reached: {str(error) or repr(error)}",
                 "Is it running, and is workers.address right?",
@@ -312,14 +318,17 @@ class ClusterClient:
     async def _attempt(self, key: str, task: str, payload: bytes) -> Answer | None:
         """None where nobody who can be used has answered."""
         good = [address for address in self._threads if self._has_proved(address)]
+        if not good:
+            await asyncio.sleep(LOOK_S)
+            return None
         among: dict[str, Any] = {}
-        if good and self._refused & self._threads.keys():  # these only where none of the others is left
+        if self._refused & self._threads.keys():  # these only where none of the others is left
             among = {"workers": good, "allow_other_workers": True}
         future: Future[tuple[Any, ...]] = self._client.submit(
             self._call,
             pipeline.__version__,
             "hash_batch",
-            *self._run,
+            self._run.token,
             key,
             payload,
             key=f"{_TASK}-{self._run.token}-{task}",
@@ -336,8 +345,10 @@ class ClusterClient:
                 return Answer(key, _short(address), results, files, size_bytes)
         elif what == FAILED:
             raise StationError(f"the worker {address}: {rest[0]}", rest[1])
-        else:
+        elif what == REFUSED:
             self._exclude(address, rest[0])
+        else:
+            await self._ask_again(address)
         await asyncio.sleep(LOOK_S)  # there may be nobody else for now
         return None
 

@@ -25,8 +25,8 @@ from pipeline.stages.proof import Reply, in_words
 from pipeline.stages.remote_hasher import Elsewhere, Here, RemoteHasher, settle_here
 
 TOPIC = "backup-pipeline"
-DONE, REFUSED, FOREIGN, FAILED = "done", "refused", "foreign", "failed"
-"""The results of a batch; it can't be seen there; another version; the run has to end."""
+DONE, REFUSED, UNKNOWN, FAILED = "done", "refused", "unknown", "failed"
+"""The results of a batch; it can't be done there; nobody has asked this process yet; the run has to end."""
 
 IDLE_S = 600.0
 _SIGN_S = 1.0
@@ -48,9 +48,9 @@ def by_value() -> tuple[Callable[..., Any], Callable[..., Any]]:
         try:
             import pipeline
         except ImportError as error:
-            return "foreign", here, f"it can't load this package: {error}"
+            return "refused", here, f"it can't load this package: {error}"
         if (found := getattr(pipeline, "__version__", "unknown")) != version:
-            return "foreign", here, f"it has version {found} of this package, and this run has {version}"
+            return "refused", here, f"it has version {found} of this package, and this run has {version}"
         from pipeline.pool import remote
 
         answer: tuple[Any, ...] = getattr(remote, function)(*arguments)
@@ -145,26 +145,32 @@ def prepare(token: str, place: str, setup: bytes) -> tuple[str, str, bytes]:
     return DONE, "", pickle.dumps(_known(token, place, setup)[0])
 
 
-def hash_batch(token: str, place: str, setup: bytes, key: str, payload: bytes) -> tuple[Any, ...]:
+def hash_batch(token: str, key: str, payload: bytes) -> tuple[Any, ...]:
     """What has answered and where, and the results with their files and bytes; or why there are none."""
     from distributed import get_worker
 
     address = get_worker().address
+    with _lock:
+        run = _runs.get(token)
+    if run is None:
+        return UNKNOWN, address
     try:
-        reply, run = _known(token, place, setup)
-        if run is None:
-            return REFUSED, address, reply.refusal
-        return DONE, address, reply.who, *run.process(key, payload)
+        return DONE, address, run.reply.who, *run.process(key, payload)
     except Elsewhere as error:
         return REFUSED, address, str(error)
     except PipelineError as error:
         return FAILED, address, error.cause, error.advice
-    except OSError as error:
-        return FAILED, address, in_words(error), ""
+    except OSError as error:  # of this machine: others may well do it
+        return REFUSED, address, in_words(error)
     except Exception:
         import traceback
 
-        return FAILED, address, f"a worker failed:\n{traceback.format_exc()}", ""
+        return (
+            FAILED,
+            address,
+            f"a worker failed:\n{traceback.format_exc()}",
+            "What was committed stays valid.",
+        )
 
 
 def forget(token: str) -> tuple[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,7 +40,8 @@ _BETWEEN_LOOKS_S = 0.2
 
 
 class Seen(NamedTuple):
-    """What a machine sees of a folder. marks: of its entries, names and inodes, that come first."""
+    """What a machine sees of a folder. marks: of its entries, names and inodes, that come first. (Of a file
+    that is mounted, its size.)"""
 
     inode: int
     mode: int
@@ -187,7 +189,7 @@ def devices_here(question: Question) -> dict[int, int]:
 
 
 def others_here(question: Question) -> tuple[bytes, ...]:
-    """Folders below the sources in which something else is mounted here than on the run's own machine."""
+    """Where below the sources something else is mounted here than on the run's own machine."""
     known = {mount.path for mount, _ in question.mounts}
     more = [path for path in _mounts_below([f.path for f in question.folders]) if path not in known]
     unlike = [
@@ -209,12 +211,16 @@ def _device_of(path: bytes) -> int:
 def _mounts_below(paths: list[bytes]) -> list[bytes]:
     mounts = Mounts()
     found = {point for path in paths for point in mounts.below(Path(os.fsdecode(path)))}
-    return sorted(os.fsencode(point) for point in found if point.is_dir())
+    return sorted(map(os.fsencode, found))
 
 
 def _look_if_possible(path: bytes, nonce: bytes) -> Seen | None:
+    """Single files can be mounted, too."""
     try:
-        return look(path, nonce)
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            return look(path, nonce)
+        return Seen(found.st_ino, found.st_mode, (found.st_size,))
     except OSError:
         return None
 

@@ -39,7 +39,7 @@ class RemoteSetup(NamedTuple):
 
 class Here(NamedTuple):
     """The setup as it holds on this machine. disks: their numbers here, and on the run's own machine, both as
-    `Stat.links` has them. others: folders in which something else is mounted."""
+    `Stat.links` has them. others: where something else is mounted."""
 
     hashing: HashSetup
     disks: dict[int, int]
@@ -114,10 +114,15 @@ class RemoteHasher:
             batch.items.append((message.FATAL, f"can't write to the backup: {error.strerror}"))
 
     def _refuse_others(self, payload: bytes) -> None:
+        folder = b""
         for item in message.decode_items(payload):
-            if item[0] not in (message.INSIDE, message.FOLDER):
+            if item[0] in (message.INSIDE, message.FOLDER):
+                path = os.path.join(self._paths[treepath.source_name(item[1])], treepath.relative(item[1]))
+                folder = path if item[0] == message.INSIDE else folder
+            elif item[0] in (message.FILE, message.LINK, message.SPECIAL):
+                path = os.path.join(folder, item[1])
+            else:
                 continue
-            path = os.path.join(self._paths[treepath.source_name(item[1])], treepath.relative(item[1]))
             for other in self._here.others:
                 if path == other or path.startswith(other + b"/"):
                     raise Elsewhere(f"{treepath.escaped(other)}: something else is mounted there")
