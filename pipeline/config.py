@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal, NoReturn, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.engines import Engine, Workers, mistake_in
 from pipeline.filters import Line, compile_pattern
 from pipeline.model import treepath
 from pipeline.model.errors import ConfigError
 from pipeline.retention import NotNegative, Override, Retention
 from pipeline.toml import toml_text
+from pipeline.workers import Engine, Workers, mistake_in
 
 HashAlgorithm = Literal["blake3", "sha256", "xxh3_128"]
 HASH_ALGORITHMS: tuple[str, ...] = get_args(HashAlgorithm)
@@ -377,7 +377,7 @@ def _check(document: _Document, reader: _Reader) -> None:
 
 def _placed(workers: Workers, folder: Path) -> Workers:
     """A scheduler's file lies relative to the configuration."""
-    if not workers.is_file:
+    if not workers.address_is_path:
         return workers
     return msgspec.structs.replace(workers, address=os.fspath(folder / workers.address))
 

@@ -19,7 +19,6 @@ from typing import NamedTuple
 from pipeline import sources
 from pipeline.clock import Clocks
 from pipeline.config import Config
-from pipeline.engines import check_installed
 from pipeline.model.errors import BackupSideError, PipelineError, Problem, Severity, StationError
 from pipeline.model.report import Monitor, RunInfo, Summary
 from pipeline.model.scope import EVERYTHING, Scope
@@ -56,6 +55,7 @@ from pipeline.store.staging import Staging
 from pipeline.store.state import translated_errors
 from pipeline.store.system import backup_side_errors
 from pipeline.telling import Telling
+from pipeline.workers import check_installed
 
 COMPLETE = ("ok", "warnings")
 

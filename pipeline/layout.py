@@ -70,7 +70,8 @@ class SourcePlace(NamedTuple):
 
     def read(self, components: list[bytes], learns: bool = False) -> tuple[bytes, frozenset[bytes]] | None:
         """What `full` may have made these components of, and which respelled paths that goes by; None where
-        they lie in no folder of this source. learns: whatever reads like a spelling is taken for one."""
+        they lie in no folder of this source, or end within a spelling. learns: whatever reads like a spelling
+        is taken for one."""
         used, path, at = set(), b"", 0
         if not self.at_root:
             found = spelling.read(components) if learns or b"" in self.respelled else None
@@ -89,6 +90,8 @@ class SourcePlace(NamedTuple):
                     used.add(inside)
                     path, at = inside, at + found[1]
                     continue
+            elif learns and spelling.is_begun(components[at:]):
+                return None
             path = path + b"/" + components[at] if path else components[at]
             at += 1
         return path, frozenset(used)

@@ -40,10 +40,27 @@ def spell(name: bytes) -> bytes:
 def read(components: Sequence[bytes]) -> tuple[bytes, int] | None:
     """The name that the first of these spell, and how many of them that takes; None where they spell none."""
     count = next((n for n, piece in enumerate(components, 1) if not piece.endswith(_GOES_ON)), 0)
-    text = b"".join(piece.removesuffix(_GOES_ON) for piece in components[:count])
-    name = _NUMBERED.sub(lambda found: bytes((int(found[1], 16),)), text)
+    name = _spelled_by(components[:count])
     is_spelling = treepath.is_name(name) and spell(name) == b"/".join(components[:count])
     return (name, count) if is_spelling else None
+
+
+def is_begun(components: Sequence[bytes]) -> bool:
+    """Whether these are the first components of a longer spelling: folders on the way, and no names."""
+    return spell(_spelled_by(components) + b"A") == b"/".join(components) + b"/%41"
+
+
+def ends_within(path: bytes) -> bool:
+    """Whether a path ends amid a long spelling, with a folder that stands for no name."""
+    if not path.endswith(_GOES_ON):
+        return False
+    components = path.split(b"/")
+    return any(is_begun(components[at:]) for at in range(len(components)))
+
+
+def _spelled_by(components: Sequence[bytes]) -> bytes:
+    text = b"".join(piece.removesuffix(_GOES_ON) for piece in components)
+    return _NUMBERED.sub(lambda found: bytes((int(found[1], 16),)), text)
 
 
 def looks_spelled(name: bytes) -> bool:

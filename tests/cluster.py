@@ -46,10 +46,11 @@ class Member:
         found = [line.split()[-1] for line in lines if "Start worker at:" in line]
         return found[-1]
 
-    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, how)
-        if how == signal.SIGKILL:
+    def end(self) -> None:
+        """Once: another process may have its number afterwards."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
 

@@ -152,11 +152,14 @@ def test_what_is_closed_to_us(
     assert not all_synced
 
 
-def test_the_way_to_a_new_backup(tmp_path: Path, syncs: Syncs) -> None:
-    """Whatever has to be made for the backup root has its name on the disk before anything counts."""
+@pytest.mark.parametrize("refusing", [None, "new"])
+def test_the_way_to_a_new_backup(tmp_path: Path, syncs: Syncs, refusing: str | None) -> None:
+    """Whatever has to be made for the backup root has its name on the disk before anything counts; a folder
+    may refuse, as at every barrier."""
     syncs.root = tmp_path
+    syncs.refused = {refusing: errno.EINVAL} if refusing is not None else {}
     with open_backup(tmp_path / "new/newer/backup", 0):
-        assert syncs.seen == ["new/newer", "new", ""]
+        assert syncs.seen == [folder for folder in ("new/newer", "new", "") if folder != refusing]
 
 
 def test_one_that_others_may_not_look_into(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from dask import config
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 from harness import wait_until
 
@@ -68,20 +69,35 @@ class Dask:
         """Nobody tells anything."""
 
     async def nthreads(self) -> dict[str, int]:
+        if "lost" in self.workers:
+            raise CommClosedError
         return dict.fromkeys(self.workers, 1)
 
     async def run(self, _: object, version: str, function: str, *rest: object, **how: Any) -> dict[str, Any]:
+        if any(worker.proof == "gone" for worker in self.workers.values()):
+            self.workers["lost"] = Worker("")
+            raise CommClosedError
         return {address: self.workers[address].answer(function) for address in how["workers"] or self.workers}
 
     async def submit(self, *words: Any, **how: Any) -> tuple[Any, ...]:
         self.among.append(how.get("workers"))
         address = self.plan.pop(0)
+        if address == "they leave":
+            self.workers.pop("a")
+            self.workers["c"] = Worker("3")
+        if address in ("never", "they leave"):
+            await asyncio.sleep(3600)
         if address == "deadly":
             raise KilledWorker("task", None, 1)
         worker = self.workers[address]
         if worker.proof == "elsewhere":
             return remote.REFUSED, address, "another disk"
+        if worker.proof == "fails":
+            return remote.FAILED, address, "a disk is gone", "Is it mounted?"
         return remote.DONE, address, worker.who, b"payload", 1, 2
+
+    async def processing(self) -> dict[str, tuple[str, ...]]:
+        return {"a": ("another's",), "b": ("backup-batch-t-0-1-0",)}
 
     async def close(self) -> None:
         self.status = "closed"
@@ -92,6 +108,7 @@ def told_by(
     workers: dict[str, Worker],
     plan: list[str],
     then: Callable[[list[Said]], object] = lambda said: None,
+    gives_up: bool = False,
 ) -> tuple[list[Said], Dask]:
     """What a client says of one batch, to its answer or its error. then: before the batch is given."""
     dask, said = Dask(workers, plan), []
@@ -114,7 +131,7 @@ def told_by(
             return "its answer was taken away"
         accepted.add(reply.who)
         now = {worker.who: worker.proof for worker in dask.workers.values()}
-        return None if {**by_who, **now}[reply.who] in ("right", "elsewhere") else "no proof"
+        return None if {**by_who, **now}.get(reply.who) in ("right", "elsewhere", "fails") else "no proof"
 
     made = client.ClusterClient("tcp://host:1", client.RunElsewhere("t", "p", b""), refusal, say)
     thread = threading.Thread(target=made.run, daemon=True)
@@ -122,6 +139,8 @@ def told_by(
     assert is_there.wait(10)
     then(said)
     made.submit("0-1", b"batch")
+    if gives_up:
+        made.give_up("no answer")
     assert is_over.wait(10)
     made.stop()
     thread.join(10)
@@ -172,6 +191,12 @@ def test_a_worker_of_the_first_hour_that_can_not_be_used_ends_the_run(
     said, _ = told_by(monkeypatch, {"a": Worker("1"), "b": Worker("2", "wrong")}, [])
     assert str(said[0]) == f"the worker b can't be used: no proof\n{client._MEND}"
     assert not any(isinstance(one, Crowd) for one in said), "nobody gets anything"
+
+
+def test_a_scheduler_that_is_lost_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the middle of the proofs."""
+    said, _ = told_by(monkeypatch, {"a": Worker("1", "gone")}, [])
+    assert str(said[0]).startswith("the scheduler at tcp://host:1 is lost")
 
 
 def test_another_python_is_sent_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +252,26 @@ def test_who_can_not_see_a_batch_leaves_it_to_others(monkeypatch: pytest.MonkeyP
     assert said[-1] == ANSWER and dask.among == [None, ["a"]]
     assert any(isinstance(one, Problem) and "another disk" in one.cause for one in said)
     assert Crowd(1, ("a",)) in said
+
+
+def test_what_waits_for_those_who_have_gone_is_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask leaves a task that was for certain workers waiting for them, where nobody was there for a
+    moment."""
+    workers = {"a": Worker("1"), "b": Worker("2", "elsewhere")}
+    said, dask = told_by(monkeypatch, workers, ["b", "they leave", "c"])
+    assert ANSWER._replace(name="c") in said and dask.among[:2] == [None, ["a"]]
+
+
+def test_what_fails_on_a_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its address, and the advice of the error itself."""
+    said, _ = told_by(monkeypatch, {"a": Worker("1", "fails")}, ["a"])
+    assert str(said[-1]) == "the worker a: a disk is gone\nIs it mounted?"
+
+
+def test_who_has_what_is_not_answered_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that doesn't answer on one machine holds up the whole run; that machine has to be known."""
+    said, _ = told_by(monkeypatch, {"a": Worker("1")}, ["never"], gives_up=True)
+    assert str(said[-1]) == "no answer: it is with b\nDoes a disk or a network share not answer there?"
 
 
 def test_a_batch_that_has_killed_too_many_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:

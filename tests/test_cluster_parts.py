@@ -4,11 +4,13 @@ the same, bytes that are on the disk before they are told, who is blamed for a l
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import selectors
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from pipeline.model.record import NAMES_MASK
 from pipeline.model.report import WorkerRate
 from pipeline.pool import cluster, remote
 from pipeline.pool.channel import Frame
-from pipeline.pool.client import Answer, Crowd, Killed, RunElsewhere, Said, Sign
+from pipeline.pool.client import Answer, Crowd, Killed, Said, Sign
 from pipeline.pool.hands import Rates, Tally
 from pipeline.stages import remote_hasher
 from pipeline.stages.proof import Prover, Reply, reply_to
@@ -46,8 +48,8 @@ class World:
         found = self.source.stat()
         root = SourceRoot(SourcePlace(b"s", True), os.fsencode(self.source), (found.st_dev, found.st_ino))
         self.hashing = HashSetup((root,), "sha256", "content", str(self.root), 1, True, False, False)
-        self._handle = calls.open(self.staging, os.O_RDONLY | calls.O_DIRECTORY)
-        self.prover = Prover(self.hashing, self._handle, enters_mounts=True)
+        self.handle = calls.open(self.staging, os.O_RDONLY | calls.O_DIRECTORY)
+        self.prover = Prover(self.hashing, self.handle, enters_mounts=True)
 
     def setup(self) -> RemoteSetup:
         return RemoteSetup(self.hashing, self.prover.question)
@@ -60,7 +62,7 @@ class World:
     def close(self) -> None:
         self.prover.close()
         assert os.listdir(self.staging) == [], "a proof leaves nothing"
-        calls.close(self._handle)
+        calls.close(self.handle)
 
 
 @pytest.fixture
@@ -273,6 +275,78 @@ def test_a_run_that_says_nothing_any_more_is_let_go(world: World, monkeypatch: p
     assert wait_until(lambda: "killed" not in remote._runs and not run._free)
 
 
+class Told:
+    """A worker of Dask's as a task sees it."""
+
+    address = "tcp://here:1"
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def log_event(self, topic: str, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    told = Told()
+    monkeypatch.setattr("distributed.get_worker", lambda: told)
+    return told
+
+
+def missing_source(world: World) -> None:
+    world.source.rename(world.source.with_name("away"))
+
+
+def missing_staging(world: World) -> None:
+    world.staging.rename(world.staging.with_name("away"))
+
+
+def broken_payload(world: World) -> None:
+    """Nothing that could be seen on the disk."""
+
+
+@pytest.mark.parametrize(
+    ("what", "cause"),
+    [
+        (missing_source, "has changed since the run began: No such file or directory"),
+        (missing_staging, "staging: No such file or directory"),
+        (broken_payload, "a worker failed:\nTraceback"),
+    ],
+)
+def test_what_ends_a_task_is_told_in_words(
+    world: World, told: Told, what: Callable[[World], None], cause: str
+) -> None:
+    """Exceptions don't travel: known errors as they are, an operating system's with the file, others with
+    their traceback; nothing is open afterwards."""
+    setup = pickle.dumps(world.setup())
+    reply, _ = remote._known(what.__name__, "here", setup)
+    assert world.prover.refusal(reply) is None
+    before = open_handles(world.source)
+    what(world)
+    payload = b"\xc1" if what is broken_payload else BATCH
+    kind, address, said, _ = remote.hash_batch(what.__name__, "here", setup, "1-1", payload)
+    assert (kind, address) == (remote.FAILED, "tcp://here:1") and cause in said, said
+    remote.forget(what.__name__)
+    assert open_handles(world.source) == before
+    for place in (world.source, world.staging):
+        if (away := place.with_name("away")).exists():
+            away.rename(place)
+
+
+def test_signs_of_life_are_few(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in a second at the most, with all that was read since the last one."""
+    now_s = iter((0.0, 0.5, 0.9, 1.1, 1.1, 1.2))
+    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=lambda: next(now_s)))
+    signs = remote._Signs("token")
+    signs.begin("1-1")
+    for size_bytes in (1, 2, 4):
+        signs.alive(size_bytes)
+    assert told.events == [
+        {"token": "token", "key": "1-1", "address": "tcp://here:1", "size_bytes": 7},
+    ]
+
+
 def test_another_version_is_asked_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     call, _ = remote.by_value()
     told = "it has version 0.1.0 of this package, and this run has 0.2.0"
@@ -303,10 +377,14 @@ class Desk:
 class Client:
     """In the place of a client: what was submitted."""
 
-    def __init__(self, _: str, run: RunElsewhere, refusal: object, say: Callable[[Said], None]) -> None:
-        self.place = run.place
+    def __init__(self, address: str, told: Any, refusal: object, say: Callable[[Said], None]) -> None:
         self.say = say
+        self.told = told
         self.keys: list[str] = []
+        self.given_up: list[str] = []
+
+    def give_up(self, cause: str) -> None:
+        self.given_up.append(cause)
 
     def run(self) -> None:
         """Nothing of its own."""
@@ -319,12 +397,12 @@ class Client:
 
 
 class Hands:
-    """A `Cluster` with such a client, and the line around it."""
+    """A `Cluster` with such a client, and the line around it. staging: None for a dry run."""
 
-    def __init__(self, world: World, **patience: float) -> None:
+    def __init__(self, world: World, staging: int | None = None, **patience: float) -> None:
         self.desk = Desk()
         self.selector = selectors.DefaultSelector()
-        self.cluster = cluster.Cluster("tcp://host:1", world.hashing, None, True, **patience)
+        self.cluster = cluster.Cluster("tcp://host:1", world.hashing, staging, True, **patience)
         self.cluster.start(self.selector, self.desk)
         self.client: Client = self.cluster._client  # type: ignore[assignment]
 
@@ -343,22 +421,14 @@ def hands(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     made: list[Hands] = []
     monkeypatch.setattr(cluster, "ClusterClient", Client)
 
-    def make(**patience: float) -> Hands:
-        made.append(Hands(world, **patience))
+    def make(**how: Any) -> Hands:
+        made.append(Hands(world, **how))
         return made[-1]
 
     yield make
     for one in made:
         one.cluster.close(is_done=False)
         one.selector.close()
-
-
-def test_dry_runs_end_nobodys_run(world: World, hands: Callable[..., Hands]) -> None:
-    """There may be several at once, and each is a newer one than the others."""
-    places = {hands().client.place for _ in range(2)}
-    assert places == {world.hashing.backup_root}
-    world.hashing = world.hashing._replace(stage=False)
-    assert len({hands().client.place for _ in range(2)} - places) == 2
 
 
 def test_in_flight_is_what_the_cluster_can_take(hands: Callable[..., Hands]) -> None:
@@ -411,13 +481,46 @@ def test_patience_has_an_end(hands: Callable[..., Hands]) -> None:
     it.say(Sign("0-1", "b", 3), Sign("of another run", "b", 3))
     assert it.cluster.bytes_in_progress == 3, "another worker has begun it anew"
     it.cluster.look_after(116.0, False)
-    with pytest.raises(StationError, match="has answered nothing for 21 s"):
-        it.cluster.look_after(137.0, False)
+    for now_s in (137.0, 138.0):
+        it.cluster.look_after(now_s, False)
+    assert it.client.given_up == ["the cluster at tcp://host:1 has answered nothing for 21 s"]
+    with pytest.raises(StationError, match="doesn't answer"):
+        it.cluster.look_after(137.0 + cluster._CLOSING_S, False)
 
 
 def test_what_ends_the_run_is_raised_in_the_lines_thread(hands: Callable[..., Hands]) -> None:
     with pytest.raises(PipelineError, match="lost"):
         hands().say(StationError("the scheduler is lost"))
+
+
+def test_a_dry_run_stands_beside_all_others(world: World, hands: Callable[..., Hands]) -> None:
+    """A newer run on a backup ends the older one, which was killed: else it would have the lock. Dry runs
+    share theirs."""
+    dry, other, run = hands(), hands(), hands(staging=world.handle)
+    assert run.client.told.place == str(world.root)
+    assert len({one.client.told.place for one in (dry, other, run)}) == 3
+
+
+def test_nothing_is_open_before_it_starts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never starts, or can't for too few handles, leaves no handle and no secret; and that is told."""
+
+    def left() -> tuple[int, list[str]]:
+        return len(os.listdir("/proc/self/fd")), os.listdir(world.staging)
+
+    before = left()
+    made = cluster.Cluster("tcp://host:1", world.hashing, world.handle, True)
+    made.close(is_done=False)
+    assert left() == before
+
+    def fail() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pipe", fail)
+    with selectors.DefaultSelector() as selector:
+        with pytest.raises(StationError, match="Too many open files"):
+            made.start(selector, Desk())
+        made.close(is_done=False)
+    assert left() == before
 
 
 # -- rates ------------------------------------------------------------------------------------------------

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pipeline import engines
+from pipeline import workers
 from pipeline.config import Config, load, settings_of
 from pipeline.model.errors import ConfigError, ExitCode
 from pipeline.toml import toml_text
+from pipeline.ui import commands
 
 
 def written(folder: Path, text: str) -> Path:
@@ -338,14 +340,25 @@ def test_where_a_cluster_is(tmp_path: Path) -> None:
     assert config.workers.address == str(tmp_path / "here/scheduler.json")
 
 
-def test_a_cluster_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it isn't installed, what is to be installed is said, and local workers need nothing of it."""
+@pytest.mark.parametrize("json", [False, True])
+def test_a_cluster_needs_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], json: bool
+) -> None:
+    """Where it isn't installed, a run and `config check` say what is to be installed; local workers need
+    nothing of it."""
     cluster = read(tmp_path, GOOD + CLUSTER)
-    engines.check_installed(cluster.workers, cluster.file)
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    (tmp_path / "data").mkdir()
+    check = partial(commands.check, tmp_path / "config.toml", (), json)
+    workers.check_installed(cluster.workers, cluster.file)
+    assert check() == ExitCode.OK
+    monkeypatch.setattr(workers, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'backup-pipeline\[dask\]'"):
-        engines.check_installed(cluster.workers, cluster.file)
-    engines.check_installed(read(tmp_path, GOOD).workers, cluster.file)
+        workers.check_installed(cluster.workers, cluster.file)
+    capfd.readouterr()
+    assert check() == ExitCode.USAGE
+    assert "needs a package that isn't installed" in "".join(capfd.readouterr())
+    workers.check_installed(read(tmp_path, GOOD).workers, cluster.file)
+    assert check() == ExitCode.OK
 
 
 def test_missing_or_unreadable_file(tmp_path: Path) -> None:

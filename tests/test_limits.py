@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from pipeline.store import calls
 from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.limits import Limits, folded, probe
 
+LONG = "отчёты: прошлый и этот год"
 TREE: Tree = {
     "A": "upper\n",
     "Icon\r": "of a Mac\n",
@@ -33,6 +35,7 @@ TREE: Tree = {
     "one": "one\n",
     "sub": {"f": "2\n"},
     "v": {"V1.bak": "not a version\n"},
+    LONG: {"f": "long\n"},
     "\u03b1\u03c2": "a final sigma\n",
     "\u03b1\u03c3": "another sigma\n",
 }
@@ -47,6 +50,8 @@ STORED = {
     "one": "one",
     "sub/f": "%73ub/f",
     "v/V1.bak": "v/%561.bak",
+    f"{LONG}/f": "%d0%be%d1%82%d1%87%d1%91%d1%82%d1%8b%3a %d0%bf%d1%80%d0%be%d"
+    "1%88%d0%bb%d1%8b%d0%b9 %d0%b8 %d1%8d%d1%82%d0%be%d1%82 %d0%b3%d0%be%/%d0%b4/f",
     "\u03b1\u03c2": "\u03b1\u03c2",
     "\u03b1\u03c3": "%ce%b1%cf%83",
 }
@@ -122,6 +127,18 @@ def test_what_cant_be_held(tmp_path: Path) -> None:
     assert at["docs/ONE"] == "_duplicates/%4f%4e%45" and at["docs/SUB/new"] == "%53%55%42/new"
     assert at["docs/v/V1.bak"] == "_deleted/v/%561.bak"
     assert (backup.root / "versions/%61/v1.bak").read_text() == "lower\n"
+
+
+def test_a_long_spelling_leaves_no_folder_behind(tmp_path: Path) -> None:
+    """What takes more than one component goes as a whole: nothing of it stands in the way of what comes."""
+    backup = Backup(tmp_path / "one")
+    backup.program = [sys.executable, "-c", AS_EXFAT]
+    backup.write({"sub": {LONG: {"f": "1\n"}, f"{LONG}, too": "2\n", "%": "3\n"}})
+    backup.run()
+    shutil.rmtree(backup.source / "sub")
+    backup.write({"sub": "a file by now\n"})
+    backup.run()
+    assert stored(backup) == {"sub": "sub"}
 
 
 def test_a_dry_run_says_where_it_will_lie(tmp_path: Path) -> None:
@@ -223,9 +240,12 @@ def test_names_that_are_one(name: bytes) -> None:
         ("README", "readme"),
         ("caf\u00e9", "CAFE\u0301"),
         ("\u00c5", "\u212b"),
+        ("stra\u00dfe", "STRASSE"),
+        ("\u03c3\u03bf\u03c6\u03cc\u03c2", "\u03a3\u039f\u03a6\u038c\u03a3"),
+        ("\u2764\ufe0f", "\u2764"),
+        ("soft\u00adly", "softly"),
         ("\u03b1\u03c2", "\u03b1\u03c3"),
         ("\u0391\u03a3", "\u03b1\u03c3"),
-        ("stra\u00dfe", "STRASSE"),
     ],
 )
 def test_names_that_meet(one: str, other: str) -> None:

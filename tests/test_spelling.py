@@ -67,6 +67,18 @@ def test_how_it_looks(name: bytes, spelled: bytes) -> None:
     assert spelling.spell(name) == spelled
 
 
+@RULE
+@given(st.text("Aa1.%\u0416", min_size=43, max_size=127).map(str.encode), st.binary(min_size=1, max_size=130))
+def test_a_way_to_a_name_is_no_name(name: bytes, other: bytes) -> None:
+    """The folders that a long spelling makes stand for nothing; nothing but these is taken for them."""
+    pieces = spelling.spell(name).split(b"/")
+    for count in range(1, len(pieces)):
+        assert spelling.is_begun(pieces[:count])
+        assert layout.parse(b"/".join(pieces[:count]), (SourcePlace(b"s", True),), learns=True) is None
+    for whole in (pieces, [other], [*pieces[:-1], b"100%"]):
+        assert not spelling.is_begun(whole)
+
+
 @pytest.mark.parametrize("text", [b"", b"%", b"%4", b"%4A", b"%61%62", b"a", b"%2f", b"%00", b"%2e", b"%61%"])
 def test_what_spells_nothing(text: bytes) -> None:
     assert spelling.read([text]) is None

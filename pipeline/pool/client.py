@@ -104,6 +104,7 @@ class ClusterClient:
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._client: Client
+        self._is_connected = False
         self._following: set[asyncio.Task[None]] = set()
         self._threads: dict[str, int] = {}
         self._asked: dict[str, asyncio.Future[str | None]] = {}  # by address: who has proved itself there
@@ -117,6 +118,11 @@ class ClusterClient:
     def submit(self, key: str, payload: bytes) -> None:
         with suppress(RuntimeError):  # it has ended by itself, and has said why
             self._loop.call_soon_threadsafe(self._begin, key, payload)
+
+    def give_up(self, cause: str) -> None:
+        """Say who has what is not answered, and that it ends the run."""
+        with suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(self._give_up(cause), self._loop)
 
     def stop(self) -> None:
         with suppress(RuntimeError):
@@ -146,18 +152,20 @@ class ClusterClient:
         if not serving.done():
             serving.cancel()
             await asyncio.wait({serving})
-        if not serving.cancelled():
-            serving.result()
+        try:
+            if not serving.cancelled():
+                serving.result()
+        finally:
+            if self._is_connected:
+                await self._leave()
 
     async def _serve(self) -> None:
         self._client = await self._connected()
-        try:
-            self._client.subscribe_topic(TOPIC, self._hear)
-            while True:
-                await self._look()
-                await asyncio.sleep(LOOK_S)
-        finally:
-            await self._leave()
+        self._is_connected = True
+        self._client.subscribe_topic(TOPIC, self._hear)
+        while not self._stopping.is_set():  # Python 3.11's `wait_for` may swallow that it is cancelled
+            await self._look()
+            await asyncio.sleep(LOOK_S)
 
     async def _connected(self) -> Client:
         config.set({"distributed.admin.low-level-log-length": 0})  # it would keep the last 1,000 batches
@@ -178,21 +186,18 @@ class ClusterClient:
         for one in waiting:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+        # Whatever fails in leaving: why the run ends is told already, and workers let go of it by themselves.
         if self._client.status == "running":
-            with suppress(OSError, TimeoutError):
-                forgetting = self._aside("forget", self._run.token)
-                await asyncio.wait_for(forgetting, FORGET_S)
-        with suppress(OSError, TimeoutError):
+            with suppress(Exception):
+                await asyncio.wait_for(self._aside("forget", self._run.token), FORGET_S)
+        with suppress(Exception):
             await asyncio.wait_for(self._client.close(), FORGET_S)
 
     # -- the workers --------------------------------------------------------------------------------------
 
     async def _look(self) -> None:
         """Who has come and who has gone."""
-        try:
-            self._threads = dict(await asyncio.wait_for(self._client.nthreads(), PATIENCE_S))
-        except (OSError, TimeoutError) as error:
-            raise self._lost() from error
+        self._threads = await self._present()
         if self._client.status != "running":
             raise self._lost()
         for gone in self._asked.keys() - self._threads.keys():
@@ -204,6 +209,13 @@ class ClusterClient:
             await asyncio.gather(*(self._asked[address] for address in new))
         self._tell_crowd()
         self._is_first_hour = not self._crowd.names and self._is_first_hour
+
+    async def _present(self) -> dict[str, int]:
+        """The threads of each worker that is there now."""
+        try:
+            return dict(await asyncio.wait_for(self._client.nthreads(), PATIENCE_S))
+        except (OSError, TimeoutError) as error:
+            raise self._lost() from error
 
     def _tell_crowd(self) -> None:
         good = [address for address in self._threads if self._has_proved(address)]
@@ -226,7 +238,7 @@ class ClusterClient:
         if isinstance(refusal, Reply):
             self._proved.add(refusal.who)
             return refusal.who
-        if address in await self._client.nthreads():  # else it has gone meanwhile
+        if address in await self._present():  # else it has gone meanwhile
             self._refuse(address, refusal)
         return None
 
@@ -295,13 +307,15 @@ class ClusterClient:
         except CancelledError:
             self._say(self._lost())
         except Exception as error:
-            self._say(StationError(f"a batch could not be given to the cluster: {error}", _MEND))
+            is_lost = self._client.status != "running"
+            cause = f"a batch could not be given to the cluster: {error}"
+            self._say(self._lost() if is_lost else StationError(cause, _MEND))
 
     async def _attempt(self, key: str, task: str, payload: bytes) -> Answer | None:
         """None where nobody who can be used has answered."""
         good = [address for address in self._threads if self._has_proved(address)]
         among: dict[str, Any] = {}
-        if good and (self._refused or len(good) < len(self._threads)):  # the others where none is left
+        if good and self._refused & self._threads.keys():  # these only where none of the others is left
             among = {"workers": good, "allow_other_workers": True}
         future: Future[tuple[Any, ...]] = self._client.submit(
             self._call,
@@ -314,7 +328,10 @@ class ClusterClient:
             pure=False,
             **among,
         )
-        what, address, *rest = await future
+        answer = await self._answered(future, good if among else [])
+        if answer is None:
+            return None
+        what, address, *rest = answer
         if what == DONE:
             who, results, files, size_bytes = rest
             if who in self._proved or await self._ask_again(address) == who:
@@ -325,6 +342,18 @@ class ClusterClient:
             self._exclude(address, rest[0])
         await asyncio.sleep(LOOK_S)  # there may be nobody else for now
         return None
+
+    async def _answered(self, future: Future[tuple[Any, ...]], among: list[str]) -> tuple[Any, ...] | None:
+        """None where all that it was to be among have gone: Dask might leave it waiting for them for ever."""
+        if not among:
+            answer: tuple[Any, ...] = await future
+            return answer
+        answering: asyncio.Future[tuple[Any, ...]] = asyncio.ensure_future(future)
+        while not (await asyncio.wait({answering}, timeout=LOOK_S))[0]:
+            if self._threads and not self._threads.keys() & set(among):
+                answering.cancel()
+                return None
+        return answering.result()
 
     async def _ask_again(self, address: str) -> str | None:
         """Another process than the one that was asked, or one that came a moment ago."""
@@ -344,6 +373,17 @@ class ClusterClient:
         said = event[1]
         if said.get("token") == self._run.token:
             self._say(Sign(said["key"], _short(said["address"]), said["size_bytes"]))
+
+    async def _give_up(self, cause: str) -> None:
+        held = "nobody knows where it is"
+        with suppress(OSError, TimeoutError):
+            tasks = await asyncio.wait_for(self._client.processing(), FORGET_S)
+            ours = [address for address, keys in tasks.items() if any(map(self._is_ours, keys))]
+            held = f"it is with {', '.join(ours)}" if ours else "no worker has it"
+        self._say(StationError(f"{cause}: {held}", "Does a disk or a network share not answer there?"))
+
+    def _is_ours(self, key: object) -> bool:
+        return str(key).startswith(f"{_TASK}-{self._run.token}-")
 
     def _lost(self) -> StationError:
         return StationError(f"the scheduler at {self._address} is lost, or has dropped this run", _LOST)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from pipeline.model.errors import PipelineError, Problem, StationError
 from pipeline.pool.channel import Frame
 from pipeline.pool.client import Answer, ClusterClient, Crowd, Killed, RunElsewhere, Said, Sign
+from pipeline.pool.forkserver import starting_processes
 from pipeline.pool.hands import SILENCE_S, Desk, Tally
 from pipeline.pool.retry import GivenUp
 from pipeline.stages.proof import Prover
@@ -59,6 +60,7 @@ class Cluster:
     ) -> None:
         self.given_up: GivenUp = RemoteHasher.given_up
         self._address = address
+        self._hashing, self._staging, self._enters_mounts = hashing, staging, enters_mounts
         self._silence_s, self._stuck_s = silence_s, stuck_s
         self._given: dict[str, Frame] = {}
         self._suspects: set[int] = set()  # batches that go file by file, each file alone
@@ -68,17 +70,14 @@ class Cluster:
         self._done: dict[str, _Done] = {}
         self._in_progress: dict[str, Sign] = {}  # by key, with all that was read so far
         self._sign_s: float | None = None
+        self._has_given_up = False
         self._problems: list[Problem] = []
         self._said: deque[Said] = deque()
         self._selector: selectors.BaseSelector
         self._desk: Desk
-        self._bell, self._ringer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._prover = Prover(hashing, staging, enters_mounts)
-        setup = pickle.dumps(RemoteSetup(hashing, self._prover.question))
-        token = secrets.token_hex(8)
-        place = hashing.backup_root if hashing.stage and hashing.backup_root is not None else token
-        run = RunElsewhere(token, place, setup)
-        self._client = ClusterClient(address, run, self._prover.refusal, self._say)
+        self._bell = self._ringer = -1
+        self._prover: Prover | None = None
+        self._client: ClusterClient
         self._thread: threading.Thread | None = None
 
     @property
@@ -106,9 +105,24 @@ class Cluster:
 
     def start(self, selector: selectors.BaseSelector, desk: Desk) -> None:
         self._selector, self._desk = selector, desk
+        prover = self._prover = Prover(self._hashing, self._staging, self._enters_mounts)
+        with starting_processes():  # too few handles
+            self._bell, self._ringer = os.pipe()
+            os.set_blocking(self._bell, False)
+            os.set_blocking(self._ringer, False)
+            self._client = ClusterClient(self._address, self._run(prover), prover.refusal, self._say)
         selector.register(self._bell, selectors.EVENT_READ, self._hear)
-        self._thread = threading.Thread(target=self._client.run, name="cluster", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._client.run, name="cluster", daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def _run(self, prover: Prover) -> RunElsewhere:
+        """What the workers are told of it. They end an older run on the same backup, which was killed: else
+        it would have the lock. A dry run shares its lock with others, and ends none of them."""
+        token = secrets.token_hex(8)
+        root = self._hashing.backup_root
+        place = root if root is not None and self._staging is not None else f"dry run {token}"
+        return RunElsewhere(token, place, pickle.dumps(RemoteSetup(self._hashing, prover.question)))
 
     def give(self, frame: Frame) -> bool:
         """A file that may be deadly is alone in the cluster: who dies then has died of it."""
@@ -123,9 +137,6 @@ class Cluster:
         self._client.submit(key, frame.payload)
         return True
 
-    def have_given(self) -> None:
-        """Nothing is held back here."""
-
     def look_after(self, now_s: float, stood_still: bool) -> None:
         if self._sign_s is None or stood_still or not (self._given or self._desk.has_work):
             self._sign_s = now_s
@@ -135,11 +146,11 @@ class Cluster:
                 f"the cluster at {self._address} has had no workers for {silent_s:.0f} s",
                 "What was committed stays valid. Start workers, then run again: it goes on from there.",
             )
-        if silent_s > self._stuck_s:
-            raise StationError(
-                f"the cluster at {self._address} has answered nothing for {silent_s:.0f} s",
-                "Does a disk or a network share not answer there? What was committed stays valid.",
-            )
+        if silent_s > self._stuck_s and not self._has_given_up:
+            self._has_given_up = True
+            self._client.give_up(f"the cluster at {self._address} has answered nothing for {silent_s:.0f} s")
+        if silent_s > self._stuck_s + _CLOSING_S:
+            raise StationError(f"the client of the cluster at {self._address} doesn't answer")
 
     def close(self, is_done: bool) -> None:
         """What is not answered is cancelled, and the workers forget the run."""
@@ -149,7 +160,8 @@ class Cluster:
             if self._thread.is_alive():
                 return  # a daemon, which goes with the process; it may still ring
             self._thread = None
-        self._prover.close()
+        if self._prover is not None:
+            self._prover.close()
         if self._bell >= 0:
             os.close(self._bell)
             os.close(self._ringer)

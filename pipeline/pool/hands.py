@@ -70,9 +70,6 @@ class Hands(Protocol):
     def give(self, frame: Frame) -> bool:
         """Take it, if there is room."""
 
-    def have_given(self) -> None:
-        """For now, nothing more comes."""
-
     def look_after(self, now_s: float, stood_still: bool) -> None:
         """A few times a second. stood_still: whether this process did, so that nobody could be heard."""
 

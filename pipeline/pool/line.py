@@ -117,7 +117,6 @@ class Line:
         """Hand waiting batches to those who have room, within the window."""
         while self.has_work and self._hands.give(self._waiting[0]):
             self._waiting.popleft()
-        self._hands.have_given()
         self._listen_to_walker()
 
     @property

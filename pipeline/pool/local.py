@@ -110,32 +110,26 @@ class Local:
     # -- giving out ---------------------------------------------------------------------------------------
 
     def give(self, frame: Frame) -> bool:
-        """To the worker that has least to do."""
-        worker = min(self._workers.values(), key=lambda w: len(w.given))
+        """To the worker that has least to do. What its pipe can't take yet is sent as soon as it can."""
+        number, worker = min(self._workers.items(), key=lambda one: len(one[1].given))
         if len(worker.given) >= BATCHES_PER_WORKER:
             return False
         worker.given.append(frame)
         worker.last_sign_s = time.monotonic()
-        assert worker.child.outbox is not None, "workers have one"
-        worker.child.outbox.put(frame)
+        outbox = worker.child.outbox
+        assert outbox is not None, "workers have one"
+        outbox.put(frame)
+        if not outbox.is_empty and outbox.handle not in self._selector.get_map():
+            self._selector.register(outbox.handle, selectors.EVENT_WRITE, partial(self._flush, number))
         return True
-
-    def have_given(self) -> None:
-        """What did not fit into a pipe is sent on as soon as it does."""
-        for number, worker in self._workers.items():
-            outbox = worker.child.outbox
-            assert outbox is not None, "workers have one"
-            watched = outbox.handle in self._selector.get_map()
-            if outbox.is_empty:
-                self._stop_watching(outbox.handle)
-            elif not watched:
-                flush = partial(self._flush, number)
-                self._selector.register(outbox.handle, selectors.EVENT_WRITE, flush)
 
     def _flush(self, number: int) -> None:
         worker = self._workers.get(number)
-        if worker is not None and worker.child.outbox is not None:
-            worker.child.outbox.flush()
+        if worker is None or worker.child.outbox is None:
+            return
+        worker.child.outbox.flush()
+        if worker.child.outbox.is_empty:
+            self._stop_watching(worker.child.outbox.handle)
 
     # -- taking back --------------------------------------------------------------------------------------
 

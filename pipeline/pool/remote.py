@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.model.errors import PipelineError
-from pipeline.stages.proof import Reply
+from pipeline.stages.proof import Reply, in_words
 from pipeline.stages.remote_hasher import Elsewhere, Here, RemoteHasher, settle_here
 
 TOPIC = "backup-pipeline"
@@ -160,7 +160,7 @@ def hash_batch(token: str, place: str, setup: bytes, key: str, payload: bytes) -
     except PipelineError as error:
         return FAILED, address, error.cause, error.advice
     except OSError as error:
-        return FAILED, address, f"{error.filename or 'a file'}: {error.strerror}", ""
+        return FAILED, address, in_words(error), ""
     except Exception:
         import traceback
 

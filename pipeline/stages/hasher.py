@@ -60,9 +60,17 @@ class Hasher:
     def __init__(self, setup: HashSetup, worker: int, alive: Callable[[int], None]) -> None:
         self._setup = setup
         self._cleanup = ExitStack()
-        self._sources = {source.name: Source(source) for source in setup.sources}
-        for source in self._sources.values():
-            self._cleanup.callback(source.close)
+        try:
+            self._open(setup, worker, alive)
+        except BaseException:  # in a cluster, this process goes on
+            self.close()
+            raise
+
+    def _open(self, setup: HashSetup, worker: int, alive: Callable[[int], None]) -> None:
+        self._sources: dict[bytes, Source] = {}
+        for place in setup.sources:
+            self._sources[place.name] = Source(place)
+            self._cleanup.callback(self._sources[place.name].close)
         self._new_hasher = digest.hasher(setup.algorithm)
         self._buffer = bytearray(digest.READ_BYTES)
         self._view = memoryview(self._buffer)

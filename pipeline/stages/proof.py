@@ -111,25 +111,32 @@ class Prover:
                 calls.unlink(self.question.secret, dir_fd=self._staging)
 
     def refusal(self, reply: Reply) -> str | None:
-        """Why a reply proves nothing; None where it does. May wait a moment for what is on its way."""
+        """Why a reply proves nothing; None where it does. May wait a moment for what is on its way.
+
+        Raises SourceError where it can't be told here.
+        """
         if reply.refusal is not None:
             return reply.refusal
         for folder, seen in zip(self.question.folders, reply.seen, strict=True):
-            if not look(folder.path, self.question.nonce).is_like(seen):
+            try:
+                ours = look(folder.path, self.question.nonce)
+            except OSError as error:
+                raise SourceError(in_words(error), "Is its disk still mounted?") from error
+            if not ours.is_like(seen):
                 return f"{treepath.escaped(folder.path)} is another folder there"
         if self._staging is None or self.question.secret is None:
             return None
         name, expected = _answer_name(self.question.secret, reply.who), _answer(self._secret, reply.who)
         try:
             content = _read_in_time(self._staging, name)
-            theirs, ours = (_owner(self._staging, one) for one in (name, self.question.secret))
+            their_owner, owner = (_owner(self._staging, one) for one in (name, self.question.secret))
             calls.unlink(name, dir_fd=self._staging)
         except OSError as error:
             return f"what it has written into the backup can't be read here: {error.strerror}"
         if content != expected:
             return "what it has written into the backup is something else here"
-        if theirs != ours:
-            return f"it runs as another user: what it writes belongs to {theirs}, and here to {ours}"
+        if their_owner != owner:
+            return f"it runs as another user: what it writes belongs to {their_owner}, and here to {owner}"
         return None
 
 
@@ -139,7 +146,7 @@ def reply_to(question: Question) -> Reply:
     try:
         seen = tuple(look(folder.path, question.nonce) for folder in question.folders)
     except OSError as error:
-        return Reply(who, refusal=f"{treepath.escaped(error.filename)}: {error.strerror}")
+        return Reply(who, refusal=in_words(error))
     if question.secret is None or question.backup_root is None:
         return Reply(who, seen)
     try:
@@ -152,7 +159,7 @@ def reply_to(question: Question) -> Reply:
 
 
 def look(path: bytes, nonce: bytes) -> Seen:
-    """Raises OSError, with the path as its file name."""
+    """Raises OSError."""
     handle = calls.open(path, FOLDER_FLAGS)
     try:
         found, new_hasher = calls.fstat(handle), digest.hasher("blake3")
@@ -162,6 +169,12 @@ def look(path: bytes, nonce: bytes) -> Seen:
     finally:
         calls.close(handle)
     return Seen(found.st_ino, found.st_mode, tuple(marks))
+
+
+def in_words(error: OSError) -> str:
+    """With the file, where it is known; a handle is none."""
+    name, cause = error.filename, error.strerror or str(error)
+    return f"{treepath.escaped(os.fsencode(name))}: {cause}" if isinstance(name, str | bytes) else cause
 
 
 def devices_here(question: Question) -> dict[int, int]:

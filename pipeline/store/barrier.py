@@ -27,8 +27,6 @@ _STAGING = OWN_FOLDER + b"/staging"
 _OWN_FOLDERS = (b"", OWN_FOLDER, OWN_FOLDER + b"/quarantine")
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """Gone by now, with its folder or by a later operation; or a link stands there."""
-_REFUSED_BY_FOLDERS = (errno.EINVAL, errno.ENOTSUP)
-"""By those of some file systems, which write names at once, or never promise to."""
 
 
 class Barrier:
@@ -50,7 +48,7 @@ class Barrier:
 
     def _one_by_one(self, folders: Iterable[bytes], files: Iterable[bytes]) -> None:
         is_closed = False  # to us
-        for paths, refused in ((folders, _REFUSED_BY_FOLDERS), (files, ())):
+        for paths, refused in ((folders, system.REFUSED_BY_FOLDERS), (files, ())):
             for path in paths:
                 try:
                     self._sync_if_there(path, os.fsync, refused)
@@ -59,7 +57,7 @@ class Barrier:
         if is_closed:
             os.sync()
         # Last: with what the drive still holds.
-        self._sync_if_there(_STAGING, calls.fsync, _REFUSED_BY_FOLDERS)
+        self._sync_if_there(_STAGING, calls.fsync, system.REFUSED_BY_FOLDERS)
 
     def _sync_if_there(self, path: bytes, sync: Callable[[int], None], refused: Collection[int]) -> None:
         folder, name = split(path)
@@ -91,7 +89,7 @@ def make_staged_durable(staging: int, names: Iterable[bytes]) -> None:
         return
     for name in names:
         _sync(staging, name, os.fsync)
-    _sync(staging, b"", calls.fsync, _REFUSED_BY_FOLDERS)  # last: with what the drive still holds
+    _sync(staging, b"", calls.fsync, system.REFUSED_BY_FOLDERS)  # last: with what the drive still holds
 
 
 def _relied_on(coming: Iterable[Operation], done: Iterable[Operation]) -> tuple[list[bytes], list[bytes]]:

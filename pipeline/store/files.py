@@ -23,6 +23,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
+from pipeline import spelling
 from pipeline.layout import DELETED, DUPLICATES
 from pipeline.model import attributes
 from pipeline.model.errors import Problem, Severity
@@ -106,7 +107,8 @@ class StoredFiles:
             case OpenUp():
                 self._open_up(operation)
             case RemoveEmpty():
-                self._remove_empty(operation.target)
+                if self._remove_empty(operation.target):
+                    self._prune(split(operation.target)[0])
             case Describe():
                 self._describe(operation)
             case Mark():
@@ -198,8 +200,9 @@ class StoredFiles:
         self._prune(folder)
 
     def _prune(self, folder: bytes) -> None:
-        """In the two areas that mirror paths, no empty folder may stand in the way of a later file."""
-        while b"/" in folder and folder.partition(b"/")[0] in (DUPLICATES, DELETED):
+        """In the two areas that mirror paths, no empty folder may stand in the way of a later file; nor
+        anywhere one that only a long spelling has made."""
+        while _mirrors(folder) or spelling.ends_within(folder):
             if not self._remove_empty(folder):
                 return
             folder = split(folder)[0]
@@ -301,6 +304,10 @@ class StoredFiles:
 
     def _warn(self, cause: str, at: bytes) -> None:
         self._problems.append(Problem(Severity.WARNING, None, cause, at))
+
+
+def _mirrors(folder: bytes) -> bool:
+    return b"/" in folder and folder.partition(b"/")[0] in (DUPLICATES, DELETED)
 
 
 def _exists(name: bytes, folder: int) -> bool:

@@ -6,13 +6,15 @@ Guarantees: nothing is stored where the file system would take it for something 
 path that is told of is not backed up, and the run says so (promise 7). Costs some calls for each run where
 nothing is missing. Fails with OSError where staging can't be written.
 
-Two names count as one if they are equal but for case and for how accents are composed, which is more than
-some file systems do: so nothing hangs on the tables that they use.
+Two names count as one if they are equal but for case, for how accents are composed and for characters that
+nobody sees, as Unicode folds them (`ß` is `ss`) and as ext4 and APFS do. Many file systems tell more names
+apart; there a name is respelled that needn't be.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from typing import NamedTuple
 from unicodedata import normalize
@@ -29,6 +31,11 @@ from pipeline.store.state import State
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
 _ODD = bytes(range(1, 32)) + b'<>:"|?*\\\x7f'
 _PROBE = b"probe"
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Default_Ignorable_Code_Point (DerivedCoreProperties.txt of Unicode), which `unicodedata` doesn't have."""
 _ACCENTED = "prob\u00e9"
 _LONGEST = 255
 _TAKEN = "CREATE TABLE taken (folded BLOB PRIMARY KEY, path BLOB NOT NULL) WITHOUT ROWID"
@@ -126,10 +133,9 @@ def _is_text(name: bytes) -> bool:
 
 
 def folded(at: bytes) -> bytes:
-    """A backup path as a file system has it that doesn't tell case. (`lower` would tell a sigma at the end of
-    a word from others, which none of them does.)"""
-    text = normalize("NFD", at.decode("utf-8", "surrogateescape")).casefold()
-    return normalize("NFC", text).encode("utf-8", "surrogateescape")
+    """A backup path as a file system has it that doesn't tell case."""
+    text = _UNSEEN.sub("", normalize("NFD", at.decode("utf-8", "surrogateescape")))
+    return normalize("NFD", text.casefold()).encode("utf-8", "surrogateescape")
 
 
 def remembered(state: State) -> Limits:

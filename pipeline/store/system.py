@@ -25,6 +25,8 @@ if _renameat2 is not None:  # told once instead of guessed at each call
 _RENAME_NOREPLACE = 1  # linux/fs.h
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+REFUSED_BY_FOLDERS = (errno.EINVAL, errno.ENOTSUP)
+"""What a sync of them gives on some file systems, which write names at once, or never promise to."""
 
 
 def syncs_at_once() -> bool:
@@ -39,9 +41,10 @@ def sync_file_system(handle: int) -> bool:
     Since Linux 5.8 it also reports a write that failed after the handle was opened.
     """
     global _syncfs
-    if _syncfs is None:
+    syncfs = _syncfs  # another thread of a cluster's worker may meet a refusal meanwhile
+    if syncfs is None:
         return False
-    if _syncfs(handle) == 0:
+    if syncfs(handle) == 0:
         return True
     code = ctypes.get_errno()
     if code not in _NOT_SUPPORTED:
@@ -63,6 +66,9 @@ def sync_names(folders: Iterable[Path]) -> None:
             continue
         try:
             calls.fsync(handle)
+        except OSError as error:
+            if error.errno not in REFUSED_BY_FOLDERS:
+                raise
         finally:
             os.close(handle)
 

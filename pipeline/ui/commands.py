@@ -22,6 +22,7 @@ from pipeline.ui.jsonlines import lossy
 from pipeline.ui.lines import one_line
 from pipeline.ui.monitors import Several
 from pipeline.ui.output import Output, standard_error, standard_output
+from pipeline.workers import check_installed
 
 if TYPE_CHECKING:
     from pipeline.ui.watching import WatchShown
@@ -218,6 +219,7 @@ def check(file: Path | None, settings: Sequence[str], json: bool) -> ExitCode:
 
     def print_config() -> ExitCode:
         config = configuration.load(file, settings)
+        check_installed(config.workers, config.file)
         for source in config.sources:
             out.line(f"source {toml_text(source.name)}: {toml_text(source.path)}")
         for key, value in configuration.settings_of(config):
@@ -262,6 +264,7 @@ def _check_json(file: Path | None, settings: Sequence[str], out: Output) -> Exit
     problems: list[PipelineError] = []
     try:
         config = configuration.load(file, settings)
+        check_installed(config.workers, config.file)
         sources = [{"name": one_line(s.name), "path": one_line(str(s.path))} for s in config.sources]
         resolved = {"sources": sources, **dict(configuration.settings_of(config))}
         problems += _source_problems(config)

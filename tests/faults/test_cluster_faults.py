@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,10 +54,12 @@ def soon(backup: Backup, process: subprocess.Popen[str]) -> Result:
 
 
 def line_with(run: subprocess.Popen[str], text: str) -> str:
-    """The next line of its output that has the text."""
+    """The next line of its output that has the text; it says something a few times a second."""
     assert run.stdout is not None
+    began_s = time.monotonic()
     while text not in (line := run.stdout.readline()):
         assert line, "it has ended"
+        assert time.monotonic() - began_s < TOO_LONG_S, f"it never said {text}, but {line}"
     return line
 
 
@@ -96,15 +99,16 @@ def test_workers_killed_while_they_read(frail: Cluster, tmp_path: Path, which: s
 
 
 @pytest.mark.slow
-def test_a_lost_scheduler_ends_the_run(frail: Cluster, tmp_path: Path) -> None:
-    """Exit 1, why and what to do; what was committed stays, and a run with local workers goes on from
-    there."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_lost_scheduler_ends_the_run(frail: Cluster, tmp_path: Path, how: signal.Signals) -> None:
+    """Killed, or closed by somebody: exit 1, why and what to do; what was committed stays, and a run with
+    local workers goes on from there."""
     backup = frail.use(with_slow_files(tmp_path / "it"))
     gate = Gate(backup.base)
     frail.start_workers("one", "two", variables=doctored(backup))
     with started(backup, "--json") as run:
         gate.wait_for(2)
-        frail.end(frail.scheduler)
+        os.kill(frail.scheduler.pid, how)
         result = soon(backup, run)
     assert result.exit == 1 and result.summary["status"] == "failed", result.said[-2000:]
     assert any("is lost" in line["cause"] for line in result.lines if line["type"] == "error")

@@ -1,4 +1,4 @@
-"""Who hashes: processes of this machine, or the workers of a cluster. The configuration's table `workers`.
+"""The configuration's table `workers`: who hashes, processes of this machine or the workers of a cluster.
 
 In: what was written there. Out: what is wrong with it, if anything is. Fails with ConfigError where a cluster
 is asked for and what speaks to it isn't installed.
@@ -26,7 +26,7 @@ class Workers(Struct, frozen=True, forbid_unknown_fields=True):
     address: str = ""
 
     @property
-    def is_file(self) -> bool:
+    def address_is_path(self) -> bool:
         """Whether the address is a path."""
         return bool(self.address) and "://" not in self.address
 
@@ -43,7 +43,7 @@ def mistake_in(workers: Workers) -> Mistake | None:
         return Mistake(key, "is for the workers of a cluster only")
     if workers.engine == "dask" and not workers.address:
         return Mistake(key, "is missing: nothing says where the cluster's scheduler is")
-    if workers.is_file and not workers.address.endswith(".json"):
+    if workers.address_is_path and not workers.address.endswith(".json"):
         return Mistake(key, "must be a scheduler's address, or its file, whose name ends in .json")
     return None
 
