@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dask import config
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 from harness import wait_until
@@ -162,6 +163,13 @@ def test_a_file_that_names_no_scheduler(tmp_path: Path, content: bytes | None) -
     [error] = said
     assert isinstance(error, StationError) and f"the scheduler file {file} " in error.cause
     assert len(error.cause.splitlines()) == 1
+
+
+def test_dask_keeps_no_messages_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself it would keep the last 1,000 batches, for who looks for a fault in it (promise 6)."""
+    with config.set({"distributed.admin.low-level-log-length": 1000}):
+        told_by(monkeypatch, {"a": Worker("1")}, ["a"])
+        assert config.get("distributed.admin.low-level-log-length") == 0
 
 
 def test_whatever_dask_says_of_an_address_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+from dask import config
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
@@ -169,6 +170,7 @@ class ClusterClient:
             await asyncio.sleep(LOOK_S)
 
     async def _connected(self) -> Client:
+        config.set({"distributed.admin.low-level-log-length": 0})  # it would keep the last 1,000 batches
         address = self._address
         if "://" not in address:
             address = await asyncio.to_thread(_address_in, Path(address))
