@@ -1,6 +1,7 @@
 """What a Dask cluster costs against local workers, at the same work on one machine: a Markdown table.
 
-    python bench/cluster.py [--rounds 5] [--files 100000] [--workers 2] [--memory /dev/shm] [--disk /var/tmp]
+    python bench/cluster.py [--rounds 5] [--only WORD …] [--files 100000] [--workers 2]
+                            [--memory /dev/shm] [--disk /var/tmp]
 
 Whole processes, in turns, after a round that doesn't count; the ratio is the median of the pairs' ratios.
 Both have so many workers of one thread. The scheduler and the cluster's workers are started once, before.
@@ -94,6 +95,7 @@ def compete(folder: Path, tree: Path, kind: str, options: argparse.Namespace, sc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=[], help="rows that have all of these words")
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"))
@@ -114,11 +116,13 @@ def main() -> None:
             (small, "unchanged", memory),
             (large, "unchanged", memory),
         ):
+            on = "to disk" if where == disk else "to memory"
+            words = f"{tree.name}, " + (f"first run, {on}" if kind == "first" else "nothing changed")
+            if not all(word in words for word in options.only):
+                continue
             folder = Path(tempfile.mkdtemp(dir=where))
             local, dask, ratio = compete(folder, tree, kind, options, scheduler)
-            on = "to disk" if where == disk else "to memory"
-            words = f"first run, {on}" if kind == "first" else "nothing changed"
-            print(f"| {tree.name}, {words} | {local:.2f} | {dask:.2f} | {ratio:.2f} |", flush=True)
+            print(f"| {words} | {local:.2f} | {dask:.2f} | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from pipeline.stages.proof import Prover
 from pipeline.stages.remote_hasher import RemoteHasher, RemoteSetup
 from pipeline.stages.setup import HashSetup
 
-BATCHES_PER_THREAD = 2
+BATCHES_PER_THREAD = 4
 WINDOW_BATCHES = 64
 STUCK_S = SILENCE_S + 120.0
 """Without any answer. Dask itself takes five minutes to be sure that a worker is gone."""
