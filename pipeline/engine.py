@@ -376,7 +376,8 @@ class _Run:
         limits = remembered(self._state)
         with backup_side_errors():
             if self._backup.staging_handle is not None:
-                limits = probe(self._backup.staging_handle)
+                with suppress(OSError):  # a disk that is full: what was found before still holds
+                    limits = probe(self._backup.staging_handle)
                 remember(limits, self._state)
             holds_all = limits == Limits()
             respells = not holds_all or any(place.respelled for place in self._state.places().values())

@@ -205,7 +205,7 @@ def test_what_is_refused_is_found(
     there = calls.open
 
     def picky(path: bytes, *rest: int, **more: int) -> int:
-        if refuses(path):
+        if path != b"." and refuses(path):
             raise FileNotFoundError(errno.ENOENT, "as exfat-fuse says it", path)
         return there(path, *rest, **more)
 
@@ -214,6 +214,39 @@ def test_what_is_refused_is_found(
     assert probe(folder) == found
     assert os.listdir(tmp_path) == []
     assert found.can_hold(b"a" * found.longest) and not found.can_hold(b"a" * (found.longest + 1))
+    calls.close(folder)
+
+
+def test_a_handle_that_lists_what_was_there_when_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the btrfs of some kernels does: that a new name isn't in it says nothing about names."""
+    there, opened = calls.listdir, calls.open
+    folder = calls.open(tmp_path, FOLDER_FLAGS)
+    seen: dict[int, list[str]] = {folder: []}
+
+    def open_and_list(path: bytes, *rest: int, **more: int) -> int:
+        handle = opened(path, *rest, **more)
+        if path == b".":
+            seen[handle] = there(handle)
+        return handle
+
+    monkeypatch.setattr(calls, "open", open_and_list)
+    monkeypatch.setattr(calls, "listdir", lambda handle: seen[handle])
+    assert probe(folder) == Limits()
+    calls.close(folder)
+
+
+def test_a_full_disk_says_nothing_about_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error, and no finding that would have every name respelled."""
+
+    def full(path: bytes, *rest: int, **more: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    folder = calls.open(tmp_path, FOLDER_FLAGS)
+    monkeypatch.setattr(calls, "open", full)
+    with pytest.raises(OSError, match="No space left"):
+        probe(folder)
     calls.close(folder)
 
 

@@ -13,6 +13,7 @@ apart; there a name is respelled that needn't be.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from contextlib import suppress
@@ -26,9 +27,11 @@ from pipeline.layout import SourcePlace
 from pipeline.model import treepath
 from pipeline.model.record import Area, Kind
 from pipeline.store import calls
+from pipeline.store.folders import FOLDER_FLAGS
 from pipeline.store.state import State
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | calls.O_NOFOLLOW | calls.O_CLOEXEC
+_NOT_ABOUT_NAMES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 _ODD = bytes(range(1, 32)) + b'<>:"|?*\\\x7f'
 _PROBE = b"probe"
 _UNSEEN = re.compile(
@@ -64,7 +67,8 @@ class Limits(NamedTuple):
 
 
 def probe(staging: int) -> Limits:
-    """What the file system of staging can hold."""
+    """What the file system of staging can hold. Raises OSError where it can't be tried now, as on a full
+    disk."""
     refused, refused_last, only_text, longest = b"", b"", False, _LONGEST
     odd = _PROBE + _ODD + b"\xff"
     if not (_can(staging, odd.ljust(_LONGEST - 1, b"x") + b".") and _can(staging, _PROBE + b" ")):
@@ -85,18 +89,29 @@ def _longest(staging: int) -> int:
 
 
 def _can(staging: int, name: bytes) -> bool:
-    """Whether a file can have this name, and has it then."""
+    """Whether a file can have this name, and has it then. Raises OSError where that is not about names."""
     try:
         os.close(calls.open(name, _CREATE, 0o600, dir_fd=staging))
     except FileExistsError:  # of a run that was cut
         calls.unlink(name, dir_fd=staging)
         return _can(staging, name)
-    except OSError:
+    except OSError as error:
+        if error.errno in _NOT_ABOUT_NAMES:
+            raise
         return False
-    is_there = name in map(os.fsencode, calls.listdir(staging))
+    is_there = name in _names_in(staging)
     with suppress(FileNotFoundError):
         calls.unlink(name, dir_fd=staging)
     return is_there
+
+
+def _names_in(staging: int) -> list[bytes]:
+    """By a handle of its own: some kernels' btrfs lists what was there when a handle was opened."""
+    handle = calls.open(b".", FOLDER_FLAGS, dir_fd=staging)
+    try:
+        return [os.fsencode(name) for name in calls.listdir(handle)]
+    finally:
+        calls.close(handle)
 
 
 def _has_links(staging: int) -> bool:
