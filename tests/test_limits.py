@@ -238,10 +238,13 @@ def test_a_handle_that_lists_what_was_there_when_it_was_opened(
 
 
 def test_a_full_disk_says_nothing_about_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an error, and no finding that would have every name respelled."""
+    """Not even one that is full for a moment: it is an error, and no finding by which names are respelled."""
+    opened, tries = calls.open, iter([errno.ENOSPC])
 
     def full(path: bytes, *rest: int, **more: int) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device", path)
+        for error in tries:
+            raise OSError(error, os.strerror(error), path)
+        return opened(path, *rest, **more)
 
     folder = calls.open(tmp_path, FOLDER_FLAGS)
     monkeypatch.setattr(calls, "open", full)
